@@ -1,0 +1,207 @@
+"""Model manifests: one TOML file says everything about a model except its weights.
+
+The API reads them to know which models exist and how to build a prompt; the render worker reads the same file to know
+what to load and how to draw. `docs/models.md` explains every key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.errors import ManifestInvalid, ModelUnknown
+from shared.palette import Palette, load_palette
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+HUB_PREFIX = "hub:"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Lora(_Table):
+    """The LoRA file, the strength it is fused at, and optional pins of the file."""
+
+    file: str
+    strength: float = Field(0.7, ge=0, le=2)
+    sha256: Sha256 | None = None
+    size_bytes: int | None = Field(None, gt=0)
+
+
+class TextualInversion(_Table):
+    """The embeddings file, the tokens its rows belong to (in order), and optional pins of the file."""
+
+    file: str
+    tokens: tuple[str, ...] = Field(min_length=1)
+    sha256: Sha256 | None = None
+    size_bytes: int | None = Field(None, gt=0)
+
+
+class Prompt(_Table):
+    """How the text that the model sees is built.
+
+    `template` holds `{prompt}` once; `trigger` is the part that must stand in the result exactly once.
+    """
+
+    template: str
+    trigger: str
+    negative_prompt: str = ""
+
+    @model_validator(mode="after")
+    def _check_template(self) -> Prompt:
+        if self.template.count("{prompt}") != 1:
+            raise ValueError("template must contain {prompt} exactly once")
+        if self.template.count(self.trigger) != 1:
+            raise ValueError("template must contain the trigger exactly once")
+        return self
+
+
+class Scheduler(_Table):
+    """Every field of diffusers' DPMSolverMultistepScheduler that shapes the picture, stated rather than inherited."""
+
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++"
+    solver_order: int = Field(2, ge=1, le=3)
+    solver_type: Literal["midpoint", "heun"] = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    use_karras_sigmas: bool = True
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    steps_offset: int = Field(1, ge=0)
+    num_train_timesteps: int = Field(1000, ge=1)
+    beta_start: float = Field(0.00085, gt=0)
+    beta_end: float = Field(0.012, gt=0)
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+
+
+class Render(_Table):
+    """Defaults of one render. Sizes in pixels, multiples of 8."""
+
+    num_inference_steps: int = Field(20, ge=1, le=200)
+    guidance_scale: float = Field(7.0, ge=0, le=50)
+    width_px: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    height_px: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    vae_slicing: bool = True
+    vae_tiling: bool = False
+    scheduler: Scheduler = Scheduler()
+
+
+class Manifest(_Table):
+    """One model. `folder` is where the file lies; relative weight paths are looked up there unless a setting says otherwise."""
+
+    owner: Name
+    name: Name
+    version: Sha256
+    created_at: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")
+    description: str
+    visibility: Literal["public", "private"] = "private"
+    base: str
+    base_sha256: Sha256 | None = None
+    palette: str = "palette.toml"
+    lora: Lora | None = None
+    textual_inversion: TextualInversion | None = None
+    prompt: Prompt
+    render: Render = Render()
+    folder: Path = Field(exclude=True)
+
+    @property
+    def slug(self) -> str:
+        """`owner/name`, the way a model is named on the wire."""
+        return f"{self.owner}/{self.name}"
+
+    @property
+    def hub_id(self) -> str | None:
+        """The model hub's id of the base when the manifest names one (`hub:owner/name`), else None."""
+        return self.base.removeprefix(HUB_PREFIX) if self.base.startswith(HUB_PREFIX) else None
+
+    @cached_property
+    def colors(self) -> Palette:
+        """The palette that orders for this model are read with."""
+        return load_palette(self.folder / self.palette)
+
+    def path_of(self, file: str, weights_dir: Path | None = None) -> Path:
+        """Find a file or folder of weights: absolute as it is, else under `weights_dir`, else beside the manifest."""
+        return (weights_dir or self.folder) / file
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        ManifestInvalid: the file is unreadable, not TOML, or a key is missing, unknown or out of bounds.
+        PaletteInvalid: its palette cannot be read.
+    """
+    try:
+        manifest = Manifest(folder=path.parent, **tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ManifestInvalid(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ManifestInvalid(f"{path}: {problems}") from error
+    _ = manifest.colors
+    return manifest
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All models this installation knows, and the version ids that stand for others."""
+
+    models: tuple[Manifest, ...]
+    version_aliases: dict[str, str]
+
+    def by_slug(self, slug: str) -> Manifest:
+        """Return the model called `owner/name`. Raises ModelUnknown."""
+        for manifest in self.models:
+            if manifest.slug == slug:
+                return manifest
+        known = ", ".join(manifest.slug for manifest in self.models)
+        raise ModelUnknown(f"no model {slug!r} here; there is {known}", field="model")
+
+    def by_version(self, reference: str) -> Manifest:
+        """Resolve any of the three spellings: a version id, `owner/name:id`, or `owner/name`. Raises ModelUnknown."""
+        slug, _, version = reference.rpartition(":")
+        if not slug and "/" in version:
+            return self.by_slug(version)
+        if version in self.version_aliases:
+            return self.by_slug(self.version_aliases[version])
+        for manifest in self.models:
+            if manifest.version == version and slug in ("", manifest.slug):
+                return manifest
+        raise ModelUnknown(f"no version {reference!r} here", field="version")
+
+
+def load_catalog(models_dir: Path, version_aliases: Iterable[str] = ()) -> Catalog:
+    """Read every `*.toml` manifest of a folder (the palette file beside them is left out).
+
+    `version_aliases` are `version=owner/name` entries.
+
+    Raises:
+        ManifestInvalid: a manifest or alias is wrong, two share a name or version, or there is none.
+    """
+    palettes = {path.name for path in models_dir.glob("palette*.toml")}
+    models = tuple(load_manifest(path) for path in sorted(models_dir.glob("*.toml")) if path.name not in palettes)
+    if not models:
+        raise ManifestInvalid(f"{models_dir} holds no model manifest")
+    for keys in ([m.slug for m in models], [m.version for m in models]):
+        if len(set(keys)) != len(keys):
+            raise ManifestInvalid(f"{models_dir}: two manifests share a name or a version: {', '.join(keys)}")
+    aliases = dict(_parse_alias(entry, {m.slug for m in models}) for entry in version_aliases)
+    return Catalog(models, aliases)
+
+
+def _parse_alias(entry: str, slugs: set[str]) -> tuple[str, str]:
+    version, separator, slug = entry.partition("=")
+    if not separator or slug not in slugs:
+        raise ManifestInvalid(f"version alias {entry!r} must be version=owner/name with one of {', '.join(sorted(slugs))}")
+    return version, slug

@@ -1,0 +1,165 @@
+"""Everything an operator can set, read once from the environment into one frozen object.
+
+No other module reads `os.environ`. Each field below is the variable `GRANULE_<FIELD>`; the few that other tools also know
+(`REDIS_URL`, `S3_ENDPOINT_URL`, `PORT`, `DATA_DIR`) are read under their common name too. `docs/configuration.md` has the
+same list as a table, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import SettingsInvalid
+
+PREFIX = "GRANULE_"
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+def _shared_name(name: str) -> AliasChoices:
+    """Read a field from `GRANULE_<name>` or, failing that, from the plain name that other tools use."""
+    return AliasChoices(PREFIX + name, name)
+
+
+class Settings(BaseSettings):
+    """All settings with unit, default and bound. Build it with `load_settings`; tests pass keyword arguments."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
+
+    # Servers
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
+    """Redis or Valkey >= 6.2; holds job records and the Celery queues."""
+    redis_prefix: str = Field("granule:", pattern=r"^[a-zA-Z0-9:_-]+$")
+    """First part of every Redis key, so that several installations can share a server."""
+    redis_timeout_s: float = Field(2.0, gt=0, le=60)
+    """How long one Redis call may take before the API answers 503."""
+    s3_endpoint_url: str | None = Field(None, validation_alias=_shared_name("S3_ENDPOINT_URL"))
+    """S3-compatible server; unset means AWS."""
+    s3_bucket: str = "granule"
+    s3_region: str = "us-east-1"
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_addressing_style: Literal["path", "virtual", "auto"] = "path"
+
+    # API
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, validation_alias=_shared_name("PORT"))
+    """Port of the API in the local stack; 0 picks a free one."""
+    public_url: str | None = Field(None, pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
+    """Base of every URL that is handed out, e.g. https://tiles.example.com; unset: the address the request came to."""
+    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """`name:token` entries, comma separated; jobs belong to the name. Empty: only loopback clients are served."""
+    hold_max_s: float = Field(55.0, ge=1, le=60)
+    """Longest time a create with `Prefer: wait` is held open."""
+    body_max_bytes: int = Field(65_536, ge=1_024)
+    queue_max_jobs: int = Field(10_000, ge=1)
+    """Jobs of one model that may wait before creates answer 429."""
+    prompt_policy: Literal["lenient", "strict"] = "lenient"
+    """What happens to words that are no palette colour: passed on with a warning, or refused."""
+
+    # Models
+    models_dir: Path = REPOSITORY / "models"
+    weights_dir: Path | None = None
+    """Folder that relative weight paths of a manifest are looked up in; unset: the manifest's own folder."""
+    model: str = Field("granule/rubber-tile-mini", pattern=r"^[a-z0-9._-]+/[a-z0-9._-]+$")
+    """owner/name of the model this render worker serves."""
+    version_aliases: CommaList = ()
+    """`version=owner/name` entries: serve a version id that callers have hard-coded with another model."""
+
+    # Render worker
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["manifest", "bfloat16", "float16", "float32"] = "manifest"
+    torch_threads: int = Field(0, ge=0, le=256)
+    """CPU threads of the render process; 0 leaves torch's own choice."""
+    lease_s: float = Field(15.0, ge=1, le=600)
+    """How long a running job may go without a sign of life before it is given to another worker."""
+    heartbeat_s: float = Field(5.0, ge=0.1, le=200)
+    max_attempts: int = Field(3, ge=1, le=20)
+    """Crashed attempts after which a job fails."""
+    retention_s: int = Field(30 * 24 * 3600, ge=60)
+    """How long a finished job's record is kept."""
+
+    # Webhooks
+    webhook_secret: SecretStr | None = Field(None)
+    """Signing secret, `whsec_` and base64; unset: webhooks are refused at create."""
+    webhook_allowed_hosts: CommaList = ()
+    """Host names or addresses of receivers that may be private or plain http; everything else must be public https."""
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60)
+
+    # Local stack and logs
+    data_dir: Path = Field(Path(".granule"), validation_alias=_shared_name("DATA_DIR"))
+    """Where the local stack keeps its servers' data, keys and logs."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("api_tokens", "version_aliases", "webhook_allowed_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        # The official Python client splits the secret at "_" and insists on exactly two parts.
+        if value is not None and (
+            not value.get_secret_value().startswith("whsec_") or value.get_secret_value().count("_") != 1
+        ):
+            raise ValueError("must be whsec_ followed by standard base64 (no url-safe alphabet)")
+        return value
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _check_heartbeat(cls, value: float, info: Any) -> float:
+        if "lease_s" in info.data and value > info.data["lease_s"] / 2:
+            raise ValueError("must be at most half of lease_s, or one late beat loses the job")
+        return value
+
+
+def load_settings() -> Settings:
+    """Read and check the process's environment.
+
+    Raises:
+        SettingsInvalid: a value is out of bounds, or a `GRANULE_` variable is not known; the text names every one.
+    """
+    known = variables()
+    problems = []
+    for name in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
+        near = difflib.get_close_matches(name, known, n=1)
+        problems.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [f"{_variable_of(e['loc'][0])}: {e['msg']}" for e in error.errors()]
+        raise SettingsInvalid("; ".join(problems)) from error
+    if problems:
+        raise SettingsInvalid("; ".join(problems))
+    return settings
+
+
+def _variable_of(location: str | int) -> str:
+    """Name the variable that a validation error's location (a field or an alias) stands for."""
+    for name, field in variables().items():
+        if location in (name, field):
+            return name
+    return str(location)
+
+
+def variables() -> dict[str, str]:
+    """Map each variable's name to its field; where a field has two names the one with the prefix comes first and wins."""
+    table: dict[str, str] = {}
+    for field, info in Settings.model_fields.items():
+        alias = info.validation_alias
+        names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [PREFIX + field.upper()]
+        table.update({name: field for name in names})
+    return table
