@@ -17,6 +17,7 @@ class Color:
     """One granule colour.
 
     `name` is the caption the LoRA was trained on; `srgb` is the median colour of its granules on a photo, 0 to 255 each.
+    `aliases` mean this colour; `near` are words for something else that this colour may be offered for.
     """
 
     code: str
@@ -24,11 +25,12 @@ class Color:
     name_ru: str
     aliases: tuple[str, ...]
     srgb: tuple[int, int, int]
+    near: tuple[str, ...] = ()
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Every text that means this colour: caption, code, Russian name, aliases."""
-        return (self.name, self.code, self.name_ru, *self.aliases)
+        """Every text that means this colour: caption, code, Russian name, aliases, and the Russian ones declined."""
+        return tuple(form for text in (self.name, self.code, self.name_ru, *self.aliases) for form in (text, *_declined(text)))
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,21 @@ class Palette:
         """Return the colour that `text` spells (caption, code, Russian name or alias; case and spacing ignored), or None."""
         return self._by_spelling.get(fold(text))
 
-    def spellings(self) -> tuple[str, ...]:
-        """Every known spelling, folded, in palette order."""
-        return tuple(self._by_spelling)
+    def suggest(self, text: str) -> tuple[Color, ...]:
+        """Return the colours that an unknown `text` may have meant, in palette order; none where nothing is near.
+
+        First those whose name contains the text or that list it as near ("green" fits several, and all are offered);
+        only if there is none, up to three whose spelling looks alike.
+        """
+        wanted = fold(text)
+        if not wanted:
+            return ()
+        words = {fold(word) for word in re.split(r"[\s_-]+", text)}
+        found = {c for c in self.colors if wanted in map(fold, _forms(*c.near)) or words & set(map(fold, _words(c)))}
+        if not found:
+            alike = difflib.get_close_matches(wanted, self._by_spelling, n=3, cutoff=0.7)
+            found = {self._by_spelling[spelling] for spelling in alike}
+        return tuple(color for color in self.colors if color in found)
 
 
 def fold(text: str) -> str:

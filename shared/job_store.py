@@ -1,0 +1,277 @@
+"""The job record in Redis: the only module, with `shared/lua/`, that knows its keys.
+
+Every move of a job is one Lua script. It is atomic, runs on Redis's clock, refuses what `shared.jobs.TRANSITIONS` does not
+allow, and can be replayed when its reply was lost. A worker's writes carry the fence it got with `claim`; a write with an
+older fence is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
+from typing import Any, cast
+
+from redis import Redis
+
+from shared.errors import IdempotencyConflict, NotFound, QueueFull
+from shared.jobs import Job, JobError, JobSpec, Lane, Result, Status
+from shared.redis_client import Scripts, answering
+
+IDEMPOTENCY_TTL_S = 24 * 3600
+LOG_MAX_BYTES = 16_384
+LOGS_EVENT_INTERVAL_MS = 500
+WAIT_POLL_S = 1.0
+
+
+class Beat(IntEnum):
+    """What a worker is told when it shows a sign of life."""
+
+    LOST = 0
+    """The job is no longer this worker's: stop, and publish nothing."""
+    HELD = 1
+    """Go on."""
+    CANCEL = 2
+    """Go on to cancel: its owner called the job off."""
+
+
+class Finish(IntEnum):
+    """What became of an attempt to end a job."""
+
+    REFUSED = 0
+    """Another fence holds or ended the job: whatever this attempt uploaded must be removed."""
+    DONE = 1
+    """The job ended with this outcome."""
+    ALREADY_DONE = 2
+    """This same fence had ended it before; only the reply was lost. Its uploads are the published ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """Answer to `create`: the job's id, and whether this call made it or an earlier one with the same key."""
+
+    job_id: str
+    is_new: bool
+
+
+class JobStore:
+    """Job records on one Redis. Safe to share between threads.
+
+    All methods raise StoreUnavailable when Redis does not answer in time; the move may or may not have been made, and
+    calling again with the same arguments is safe.
+    """
+
+    def __init__(
+        self, redis: Redis, *, prefix: str = "granule:", retention_s: float, lease_s: float, max_attempts: int
+    ) -> None:
+        self._redis = redis
+        self._scripts = Scripts(redis, prelude="prelude")
+        self._prefix = prefix
+        self._retention_ms = int(retention_s * 1000)
+        self._lease_ms = int(lease_s * 1000)
+        self._max_attempts = max_attempts
+
+    # -- moves made for a caller
+
+    def create(self, spec: JobSpec, *, body_hash: str, queue_max_jobs: int, idempotency_key: str | None = None) -> Created:
+        """Record a job in one atomic step; it is queued from then on, whether or not a message about it gets through.
+
+        Raises:
+            IdempotencyConflict: the key, or the id, was used for a different body.
+            QueueFull: `queue_max_jobs` jobs of this model are waiting; nothing was recorded.
+        """
+        events = "," + ",".join(spec.webhook_events) + ","
+        answer = self._run(
+            "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
+            IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
+        )  # fmt: skip
+        match answer:
+            case ["created", job_id]:
+                return Created(job_id, is_new=True)
+            case ["same", job_id]:
+                return Created(job_id, is_new=False)
+            case ["full", depth]:
+                raise QueueFull(f"{depth} jobs are waiting for {spec.model}; try again later", retry_after_s=30)
+        raise IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")
+
+    def cancel(self, job_id: str, reason: JobError | None = None) -> None:
+        """Call a job off: a waiting one is canceled at once, a running one when its worker lets go. Ended jobs stay as they are.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        if not self._run("cancel", job_id, self._retention_ms, _error_json(reason)):
+            raise NotFound(f"no prediction {job_id!r}")
+
+    # -- moves made by a worker
+
+    def claim(self, job_id: str, *, worker: str, delivery_token: str) -> Job | None:
+        """Move a job from queued to running for this worker, or return None.
+
+        None means there is nothing to do for this delivery: the job ended, was canceled, or another worker has it. The
+        returned job's `fence` must go with every later write. `delivery_token` is unique to one delivery of one message; a
+        second call with it gets the same claim.
+        """
+        fields = self._run("claim", job_id, worker, delivery_token, self._lease_ms)
+        return _job_from(fields) if fields else None
+
+    def renew(self, job_id: str, fence: int, *, step: int | None = None, log: str = "") -> Beat:
+        """Extend the lease, and record the step reached and a log line (ended by a newline) if given."""
+        step_text = "" if step is None else str(step)
+        return Beat(self._run("renew", job_id, fence, self._lease_ms, step_text, log, LOG_MAX_BYTES, LOGS_EVENT_INTERVAL_MS))
+
+    def succeed(self, job_id: str, fence: int, result: Result) -> Finish:
+        """End a running job with its pictures."""
+        return self._finish(job_id, fence, Status.SUCCEEDED, result.to_json(), "")
+
+    def fail(self, job_id: str, fence: int, error: JobError) -> Finish:
+        """End a running job with the reason it cannot be rendered."""
+        return self._finish(job_id, fence, Status.FAILED, "", _error_json(error))
+
+    def let_go(self, job_id: str, fence: int) -> Finish:
+        """End a running job as canceled: its worker has stopped."""
+        return self._finish(job_id, fence, Status.CANCELED, "", "")
+
+    def release(self, job_id: str, fence: int) -> Status | None:
+        """Give a running job back uncharged, to be served before all others. None: it was no longer this worker's."""
+        return _status_or_none(self._run("release", job_id, fence, self._retention_ms))
+
+    # -- moves made by the sweep
+
+    def expire(self, job_id: str, *, fence: int | None = None) -> Status | None:
+        """Take a running job from a dead worker: queued again, or failed after too many crashes. Returns the new status.
+
+        Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim.
+        None means the job was left alone.
+        """
+        error = JobError("worker_lost", f"the render worker died {self._max_attempts} times while it was working on this job")
+        fence_text = "" if fence is None else str(fence)
+        return _status_or_none(
+            self._run("expire", job_id, fence_text, self._max_attempts, _error_json(error), self._retention_ms)
+        )
+
+    def expired_leases(self, limit: int = 100) -> list[str]:
+        """Ids of running jobs whose lease has run out, oldest first."""
+        return self._due("leases", limit)
+
+    def lost(self, model: str, message_lists: Sequence[str], *, grace_s: float = 3.0, limit: int = 100) -> list[str]:
+        """Ids of waiting jobs of a model whose Celery message was lost, to be published again by the caller.
+
+        `message_lists` are the Redis lists that hold the model's messages. A job once returned is not returned again for
+        `grace_s` seconds, a time that doubles with each return up to a minute.
+        """
+        return cast("list[str]", self._run("lost", "", model, int(grace_s * 1000), limit, *message_lists))
+
+    def expiring(self, limit: int = 100) -> list[str]:
+        """Ids of ended jobs whose retention is over."""
+        return self._due("expiring", limit)
+
+    def remove_data(self, job: Job) -> bool:
+        """Forget an ended job's input, logs and outputs; the row stays readable. False: the job has not ended."""
+        spec = replace(job.spec, input={}, render=replace(job.spec.render, prompt="", negative_prompt=None), mix=[])
+        result = replace(job.result, outputs=[]).to_json() if job.result else ""
+        return bool(self._run("remove", job.id, spec.to_json(), result))
+
+    # -- reading
+
+    def get(self, job_id: str) -> Job:
+        """Return a job. Raises NotFound."""
+        with answering():
+            fields = cast("dict[str, str]", self._redis.hgetall(self._key(f"job:{job_id}")))
+        if not fields:
+            raise NotFound(f"no prediction {job_id!r}")
+        return Job.from_fields(fields)
+
+    def by_file_token(self, token: str) -> Job:
+        """Return the job whose file URLs carry this token. Raises NotFound."""
+        with answering():
+            job_id = cast("str | None", self._redis.get(self._key(f"file:{token}")))
+        if job_id is None:
+            raise NotFound("no such file")
+        return self.get(job_id)
+
+    def list_jobs(self, tenant: str, *, before_seq: int | None = None, limit: int = 100) -> list[Job]:
+        """Return a tenant's jobs, newest first, starting below `before_seq`."""
+        top = "+inf" if before_seq is None else f"({before_seq}"
+        with answering():
+            ids = cast("list[str]", self._redis.zrevrangebyscore(self._key(f"jobs:{tenant}"), top, "-inf", 0, limit))
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in ids:
+                pipe.hgetall(self._key(f"job:{job_id}"))
+            records = cast("list[dict[str, str]]", pipe.execute())
+        return [Job.from_fields(fields) for fields in records if fields]
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs of its model are served before this one (0: it is next), or None when it is not waiting."""
+        if job.status is not Status.QUEUED:
+            return None
+        lanes = list(Lane)
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for lane in lanes:
+                pipe.zrank(self._queued_key(job.spec.model, lane), job.id)
+                pipe.zcard(self._queued_key(job.spec.model, lane))
+            replies = pipe.execute()
+        ahead = 0
+        for rank, depth in zip(replies[::2], replies[1::2], strict=True):
+            if rank is not None:
+                return ahead + int(rank)
+            ahead += int(depth)
+        return None
+
+    def depth(self, model: str) -> int:
+        """How many jobs of a model are waiting."""
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for lane in Lane:
+                pipe.zcard(self._queued_key(model, lane))
+            return sum(pipe.execute())
+
+    def wait(self, job_id: str, timeout_s: float) -> Job:
+        """Return the job as soon as it has ended, or as it is after `timeout_s` seconds. Raises NotFound."""
+        deadline = time.monotonic() + timeout_s
+        with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+            with answering():
+                subscription.subscribe(self._key(f"changed:{job_id}"))
+            while True:
+                job = self.get(job_id)
+                left_s = deadline - time.monotonic()
+                if job.status.is_terminal or left_s <= 0:
+                    return job
+                # The message is only a nudge: the record is read again after every one, and once a second without any.
+                with answering():
+                    subscription.get_message(timeout=min(left_s, WAIT_POLL_S))
+
+    # -- inside
+
+    def _key(self, name: str) -> str:
+        return self._prefix + name
+
+    def _queued_key(self, model: str, lane: Lane) -> str:
+        return self._key(f"queued:{model}:{lane}")
+
+    def _finish(self, job_id: str, fence: int, status: Status, result: str, error: str) -> Finish:
+        return Finish(self._run("finish", job_id, fence, status, result, error, self._retention_ms))
+
+    def _due(self, name: str, limit: int) -> list[str]:
+        with answering():
+            seconds, micros = cast("tuple[int, int]", self._redis.time())
+            now_ms = seconds * 1000 + micros // 1000
+            return cast("list[str]", self._redis.zrangebyscore(self._key(name), "-inf", now_ms, 0, limit))
+
+    def _run(self, script: str, job_id: str, *args: str | int) -> Any:
+        return self._scripts.run(script, self._prefix, job_id, *args)
+
+
+def _job_from(flat: list[str]) -> Job:
+    return Job.from_fields(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _status_or_none(text: str) -> Status | None:
+    return Status(text) if text else None
+
+
+def _error_json(error: JobError | None) -> str:
+    return "" if error is None else json.dumps(asdict(error), ensure_ascii=False)

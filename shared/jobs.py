@@ -1,0 +1,223 @@
+"""What a job is: its statuses, the moves between them, and the frozen record that the store hands out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+ID_BYTES = 16
+
+
+class Status(StrEnum):
+    """Where a job is in its life. The store refuses every move that `TRANSITIONS` does not list."""
+
+    QUEUED = "queued"
+    """Recorded and waiting; a message about it may or may not be on its way."""
+    RUNNING = "running"
+    """One worker holds its lease."""
+    SUCCEEDED = "succeeded"
+    """Rendered, uploaded and published. Terminal."""
+    FAILED = "failed"
+    """It will not be rendered; `error` says why. Terminal."""
+    CANCELED = "canceled"
+    """Called off by its owner or by its deadline, and no worker holds it any more. Terminal."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when no further move is possible."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELED}),
+    Status.RUNNING: frozenset({Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELED: frozenset(),
+}
+
+
+class Lane(StrEnum):
+    """Which line a job waits in. Lanes are served in the order written here; within one, first come, first served."""
+
+    RECOVERY = "recovery"
+    """Given back by a worker that died or drained. Never asked for by a caller."""
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Event(StrEnum):
+    """Moments in a job's life that a webhook can ask for."""
+
+    START = "start"
+    OUTPUT = "output"
+    LOGS = "logs"
+    COMPLETED = "completed"
+
+
+DEFAULT_EVENTS = (Event.OUTPUT, Event.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSpec:
+    """All that decides the pixels and their encoding. `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1."""
+
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    width_px: int
+    height_px: int
+    output_format: str
+    output_quality: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The part of a job that never changes after it was accepted.
+
+    `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
+    `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs.
+    """
+
+    id: str
+    tenant: str
+    model: str
+    version: str
+    lane: Lane
+    input: dict[str, Any]
+    render: RenderSpec
+    mix: list[tuple[str, float]]
+    warnings: list[str]
+    base_url: str
+    file_token: str
+    filename: str
+    webhook: str | None = None
+    webhook_events: list[Event] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Serialise for the record."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """Read back what `to_json` wrote."""
+        data = json.loads(text)
+        data["lane"] = Lane(data["lane"])
+        data["render"] = RenderSpec(**data["render"])
+        data["mix"] = [(name, share) for name, share in data["mix"]]
+        data["webhook_events"] = [Event(event) for event in data["webhook_events"]]
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed or was canceled: the stable `code` of `shared.errors` and one sentence."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One stored picture: its object key, the name it is served under, and what it is."""
+
+    key: str
+    filename: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a succeeded job leaves: its pictures and what is known about them.
+
+    `composition` is a list of `{color, ordered, measured}` in percent, `color_error` the total variation from 0 to 1 (None when
+    the order was free text), `provenance` what can change a pixel, `predict_time_s` the time the pipeline took.
+    """
+
+    outputs: list[Output]
+    predict_time_s: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+    composition: list[dict[str, Any]] | None = None
+    color_error: float | None = None
+
+    def to_json(self) -> str:
+        """Serialise for the record."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Read back what `to_json` wrote."""
+        data = json.loads(text)
+        data["outputs"] = [Output(**output) for output in data["outputs"]]
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the record held it at one moment. Times are milliseconds since 1970 on Redis's clock."""
+
+    spec: JobSpec
+    status: Status
+    created_ms: int
+    seq: int
+    fence: int = 0
+    crashes: int = 0
+    worker: str | None = None
+    step: int = 0
+    logs: str = ""
+    cancel_requested: bool = False
+    started_ms: int | None = None
+    completed_ms: int | None = None
+    result: Result | None = None
+    error: JobError | None = None
+    data_removed: bool = False
+
+    @property
+    def id(self) -> str:
+        """The job's id, the same as on the wire."""
+        return self.spec.id
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str]) -> Job:
+        """Build from the fields of the Redis hash."""
+        return cls(
+            spec=JobSpec.from_json(fields["spec"]),
+            status=Status(fields["status"]),
+            created_ms=int(fields["created_ms"]),
+            seq=int(fields["seq"]),
+            fence=int(fields.get("fence", 0)),
+            crashes=int(fields.get("crashes", 0)),
+            worker=fields.get("worker"),
+            step=int(fields.get("step", 0)),
+            logs=fields.get("logs", ""),
+            cancel_requested="cancel" in fields,
+            started_ms=_optional_int(fields, "started_ms"),
+            completed_ms=_optional_int(fields, "completed_ms"),
+            result=Result.from_json(fields["result"]) if "result" in fields else None,
+            error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
+            data_removed="data_removed" in fields,
+        )
+
+
+def _optional_int(fields: Mapping[str, str], name: str) -> int | None:
+    return int(fields[name]) if name in fields else None
+
+
+def new_id() -> str:
+    """Return a fresh job id: 128 random bits as 26 lower-case base32 characters, the form that Replicate uses."""
+    return base64.b32encode(secrets.token_bytes(ID_BYTES)).decode().rstrip("=").lower()
+
+
+def new_seed() -> int:
+    """Choose a seed for an order that named none: 0 to 2**32 - 1."""
+    return secrets.randbits(32)

@@ -1,0 +1,18 @@
+-- Call a job off: at once while it waits, by a flag that its worker obeys at the next step while it runs.
+-- ARGV: prefix, id, retention_ms, reason ('' = the owner's wish)
+-- Returns 'canceled', 'requested', 'over' (it had ended before) or '' (no such job).
+local status = get('status')
+if not status then return '' end
+if (status == 'queued' or status == 'running') and ARGV[4] ~= '' then
+  redis.call('HSET', job, 'cancel_reason', ARGV[4])
+end
+if status == 'queued' then
+  leave_lane()
+  complete('canceled', tonumber(ARGV[3]))
+  return 'canceled'
+end
+if status == 'running' then
+  redis.call('HSET', job, 'cancel', now)
+  return 'requested'
+end
+return 'over'

@@ -1,0 +1,28 @@
+-- Take a running job from a worker that gave no sign of life.
+-- ARGV: prefix, id, fence ('' = only if the lease ran out), max_attempts, error, retention_ms
+-- Returns the status the job has now, or '' when its lease still holds.
+if get('status') ~= 'running' then
+  redis.call('ZREM', leases, id)
+  return ''
+end
+if ARGV[3] ~= '' then
+  if get('fence') ~= ARGV[3] then return '' end
+else
+  local lease = tonumber(redis.call('ZSCORE', leases, id) or 0)
+  if lease > now then return '' end
+end
+local crashes = redis.call('HINCRBY', job, 'crashes', 1)
+drop_lease()
+if get('cancel') then
+  complete('canceled', tonumber(ARGV[6]))
+  return 'canceled'
+end
+if crashes >= tonumber(ARGV[4]) then
+  redis.call('HSET', job, 'error', ARGV[5])
+  redis.call('ZADD', prefix .. 'dead', now, id)
+  complete('failed', tonumber(ARGV[6]))
+  return 'failed'
+end
+enter_lane('recovery')
+notify()
+return 'queued'

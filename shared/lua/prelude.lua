@@ -1,0 +1,73 @@
+-- Put in front of every script. One script is one move of a job: it runs alone in Redis, on Redis's own clock, and may be
+-- replayed by a client that did not get the reply.
+--
+-- ARGV[1] is the prefix of all keys, ARGV[2] the job's id. Keys are built here from the prefix, so the scripts need a
+-- single Redis (or Sentinel), not a Cluster.
+
+local prefix, id = ARGV[1], ARGV[2]
+local job = prefix .. 'job:' .. id
+local leases = prefix .. 'leases'
+local LANES = { 'recovery', 'high', 'normal', 'low' }
+
+local function clock_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local now = clock_ms()
+
+local function get(field)
+  return redis.call('HGET', job, field)
+end
+
+local function queued_key(model, lane)
+  return prefix .. 'queued:' .. model .. ':' .. lane
+end
+
+local function notify()
+  redis.call('PUBLISH', prefix .. 'changed:' .. id, get('status'))
+end
+
+-- Write one webhook delivery into the outbox if the job asked for this event. The record as it is now is kept with it: the
+-- body that the receiver gets, at every try, is the prediction at this moment.
+local function emit(event)
+  local url, events = get('webhook'), get('webhook_events')
+  if not url or not string.find(events, ',' .. event .. ',', 1, true) then
+    return
+  end
+  local n = redis.call('HINCRBY', job, 'deliveries', 1)
+  local delivery = id .. '.' .. n
+  redis.call('HSET', prefix .. 'delivery:' .. delivery,
+    'job', id, 'event', event, 'seq', n, 'url', url, 'state', 'pending', 'attempts', 0,
+    'created_ms', now, 'record', cjson.encode(redis.call('HGETALL', job)))
+  redis.call('ZADD', prefix .. 'deliveries:due', now, delivery)
+end
+
+local function enter_lane(lane)
+  redis.call('HSET', job, 'status', 'queued', 'waiting_lane', lane, 'published_ms', now, 'republished', 0)
+  redis.call('ZADD', queued_key(get('model'), lane), get('seq'), id)
+end
+
+local function leave_lane()
+  redis.call('ZREM', queued_key(get('model'), get('waiting_lane')), id)
+end
+
+local function drop_lease()
+  redis.call('ZREM', leases, id)
+  redis.call('HDEL', job, 'worker', 'delivery_token')
+end
+
+-- The one way into a terminal status.
+local function complete(status, retention_ms)
+  local reason = get('cancel_reason')
+  if status == 'canceled' and reason then redis.call('HSET', job, 'error', reason) end
+  redis.call('HSET', job, 'status', status, 'completed_ms', now)
+  redis.call('ZADD', prefix .. 'expiring', now + retention_ms, id)
+  emit('completed')
+  notify()
+end
+
+-- Does the caller hold this running job? Every write of a worker passes through here.
+local function holds(fence)
+  return get('status') == 'running' and get('fence') == fence
+end

@@ -1,0 +1,65 @@
+"""The connection to Redis, and the one place where its failures become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import BlockingConnectionPool, Redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from shared.errors import StoreUnavailable
+
+LUA = Path(__file__).parent / "lua"
+MAX_CONNECTIONS = 64
+
+
+def connect(url: str, *, timeout_s: float) -> Redis:
+    """Return a client whose every call ends within about `timeout_s` seconds. Nothing is sent yet.
+
+    A call whose connection broke is sent a second time: every script here can be replayed.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=5,
+        decode_responses=True,
+        retry=Retry(ConstantBackoff(0.05), 1),
+    )
+    return Redis(connection_pool=pool)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn any failure of Redis to answer inside the block into StoreUnavailable. A script's own error is a bug and passes."""
+    try:
+        yield
+    except ResponseError:
+        raise
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable("the job store does not answer") from error
+
+
+class Scripts:
+    """The Lua scripts of `shared/lua/`, each sent to Redis once and then called by its hash."""
+
+    def __init__(self, redis: Redis, *, prelude: str) -> None:
+        self._redis = redis
+        self._prelude = (LUA / f"{prelude}.lua").read_text(encoding="utf-8")
+        self._loaded: dict[str, Any] = {}
+
+    def run(self, name: str, *args: str | int) -> Any:
+        """Run `name.lua` behind the prelude and return Redis's reply. Raises StoreUnavailable."""
+        if name not in self._loaded:
+            source = (LUA / f"{name}.lua").read_text(encoding="utf-8")
+            self._loaded[name] = self._redis.register_script(self._prelude + source)
+        with answering():
+            return self._loaded[name](args=args)
