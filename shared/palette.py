@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +12,14 @@ from pathlib import Path
 from shared.errors import PaletteInvalid
 
 DEFAULT_PALETTE = Path(__file__).resolve().parent.parent / "models" / "palette.toml"
+
+ADJECTIVE_ENDINGS = {
+    "ый": ("ая", "ое", "ого", "ой", "ые", "ых"),
+    "ой": ("ая", "ое", "ого", "ые", "ых"),
+    "ий": ("яя", "ее", "его", "ей", "ие", "их"),
+}
+SHADES = ("dark", "light", "темно", "светло")
+"""Words of a name that say nothing about the hue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +62,52 @@ class Palette:
         """Return the colour that `text` spells (caption, code, Russian name or alias; case and spacing ignored), or None."""
         return self._by_spelling.get(fold(text))
 
+    @cached_property
+    def _by_hint(self) -> dict[str, set[Color]]:
+        table: dict[str, set[Color]] = {}
+        for color in self.colors:
+            for hint in (*color.near, *_words(color.name), *_words(color.name_ru)):
+                for form in (hint, *_declined(hint)):
+                    table.setdefault(fold(form), set()).add(color)
+        for shade in SHADES:
+            table.pop(shade, None)
+        return table
+
     def suggest(self, text: str) -> tuple[Color, ...]:
         """Return the colours that an unknown `text` may have meant, in palette order; none where nothing is near.
 
-        First those whose name contains the text or that list it as near ("green" fits several, and all are offered);
-        only if there is none, up to three whose spelling looks alike.
+        "green" fits several and all are offered. Tried in turn: the whole text as a hint, its single words ("pale green"),
+        and up to three spellings that look alike ("redish").
         """
-        wanted = fold(text)
-        if not wanted:
-            return ()
-        words = {fold(word) for word in re.split(r"[\s_-]+", text)}
-        found = {c for c in self.colors if wanted in map(fold, _forms(*c.near)) or words & set(map(fold, _words(c)))}
+        found = set(self._by_hint.get(fold(text), ()))
         if not found:
-            alike = difflib.get_close_matches(wanted, self._by_spelling, n=3, cutoff=0.7)
+            found = {color for word in _words(text) for color in self._by_hint.get(fold(word), ())}
+        if not found:
+            alike = difflib.get_close_matches(fold(text), self._by_spelling, n=3, cutoff=0.7)
             found = {self._by_spelling[spelling] for spelling in alike}
         return tuple(color for color in self.colors if color in found)
 
+    def spellings(self) -> tuple[str, ...]:
+        """Every known spelling, folded, in palette order."""
+        return tuple(self._by_spelling)
+
 
 def fold(text: str) -> str:
-    """Reduce a colour name to the form it is compared in: case folded, ё as е, hyphens and runs of space as one space."""
-    return " ".join(text.casefold().replace("ё", "е").replace("-", " ").replace("_", " ").split())
+    """Reduce a colour name to the form it is compared in: case folded, ё as е, without spaces, hyphens and underscores."""
+    return "".join(_words(text.casefold().replace("ё", "е")))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\s_-]+", text) if word]
+
+
+def _declined(name: str) -> tuple[str, ...]:
+    """Return the other forms a Russian adjective takes in an order ("красная плитка", "50% красного"); none for other words."""
+    return tuple(name[:-2] + ending for ending in ADJECTIVE_ENDINGS.get(name[-2:].casefold(), ()))
 
 
 def load_palette(path: Path = DEFAULT_PALETTE) -> Palette:
-    """Read a palette file (`[[color]]` tables with code, name, name_ru, aliases and srgb as `#RRGGBB`).
+    """Read a palette file (`[[color]]` tables with code, name, name_ru, aliases, srgb as `#RRGGBB`, and near).
 
     Raises:
         PaletteInvalid: the file is missing, is not TOML, lacks a field, or one spelling means two colours.
@@ -89,6 +121,7 @@ def load_palette(path: Path = DEFAULT_PALETTE) -> Palette:
                 name_ru=table["name_ru"],
                 aliases=tuple(table["aliases"]),
                 srgb=parse_hex(table["srgb"]),
+                near=tuple(table.get("near", ())),
             )
             for table in tables
         )
