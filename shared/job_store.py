@@ -97,7 +97,7 @@ class JobStore:
         raise IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")
 
     def cancel(self, job_id: str, reason: JobError | None = None) -> None:
-        """Call a job off: a waiting one is canceled at once, a running one when its worker lets go. Ended jobs stay as they are.
+        """Call a job off: a waiting one is canceled at once, a running one when its worker lets go, an ended one never.
 
         Raises:
             NotFound: there is no such job.
@@ -232,7 +232,7 @@ class JobStore:
     def wait(self, job_id: str, timeout_s: float) -> Job:
         """Return the job as soon as it has ended, or as it is after `timeout_s` seconds. Raises NotFound."""
         deadline = time.monotonic() + timeout_s
-        with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
             with answering():
                 subscription.subscribe(self._key(f"changed:{job_id}"))
             while True:
@@ -257,7 +257,7 @@ class JobStore:
 
     def _due(self, name: str, limit: int) -> list[str]:
         with answering():
-            seconds, micros = cast("tuple[int, int]", self._redis.time())
+            seconds, micros = self._redis.time()
             now_ms = seconds * 1000 + micros // 1000
             return cast("list[str]", self._redis.zrangebyscore(self._key(name), "-inf", now_ms, 0, limit))
 

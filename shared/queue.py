@@ -1,0 +1,100 @@
+"""How messages reach the workers: Celery over Redis, used as a dispatcher and nothing more.
+
+A message is a hint that names a job or a delivery; the record in Redis decides whether there is anything to do. So nothing
+here waits for results, schedules for later, retries a task, or recovers a lost message.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
+
+from shared.errors import StoreUnavailable
+from shared.jobs import Lane
+from shared.settings import Settings
+
+RENDER_TASK = "granule.render"
+DELIVER_TASK = "granule.deliver"
+DELIVER_QUEUE = "deliveries"
+
+PRIORITIES: dict[Lane, int] = {Lane.RECOVERY: 0, Lane.HIGH: 3, Lane.NORMAL: 6, Lane.LOW: 9}
+"""Celery's priority of each lane. Kombu's Redis transport keeps one list for each of these four steps and empties 0 first."""
+
+PRIORITY_SEPARATOR = "\x06\x16"
+
+
+class FastReconnectConsumer(Consumer):
+    """Tries a lost broker again every half second to two seconds; Celery's own gap grows to thirty."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect with our intervals instead of those of `broker_connection_timeout`."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_start=0.5, interval_step=0.5, interval_max=2)
+        return super().ensure_connected(conn)
+
+
+def render_queue(model: str) -> str:
+    """Name the Celery queue of a model's render jobs."""
+    return "render." + model.replace("/", ".")
+
+
+def message_lists(model: str) -> list[str]:
+    """Name the Redis lists that hold a model's waiting messages, one for each priority."""
+    queue = render_queue(model)
+    return [queue if not priority else f"{queue}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITIES.values()]
+
+
+def make_celery(settings: Settings) -> Celery:
+    """Build the Celery app. Nothing is connected yet."""
+    app = Celery("granule", broker=settings.redis_url, set_as_current=False)
+    app.conf.update(
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            # Redelivery by age duplicates long jobs; the sweep recovers. This only clears what nobody will ever acknowledge.
+            "visibility_timeout": 3600,
+            "unacked_restore_throttle": 1,
+            "priority_steps": list(PRIORITIES.values()),
+            "queue_order_strategy": "priority",
+            "sep": PRIORITY_SEPARATOR,
+            # Without these a peer that silently went away blocks the worker for good.
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+        },
+        task_acks_late=True,
+        task_default_priority=PRIORITIES[Lane.NORMAL],
+        task_ignore_result=True,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1},
+        # The lease decides what happens to a lost worker's job; True would run a poisonous one for ever.
+        task_reject_on_worker_lost=False,
+        task_store_errors_even_if_ignored=False,
+        worker_consumer="shared.queue:FastReconnectConsumer",
+        worker_disable_prefetch=True,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+    )
+    return app
+
+
+def enqueue_render(app: Celery, job_id: str, *, model: str, lane: Lane) -> None:
+    """Tell the model's workers about a job. Raises StoreUnavailable when the broker cannot be reached."""
+    _send(app, RENDER_TASK, job_id, queue=render_queue(model), priority=PRIORITIES[lane])
+
+
+def enqueue_delivery(app: Celery, delivery_id: str) -> None:
+    """Tell the couriers about a webhook delivery that is due. Raises StoreUnavailable when the broker cannot be reached."""
+    _send(app, DELIVER_TASK, delivery_id, queue=DELIVER_QUEUE, priority=PRIORITIES[Lane.NORMAL])
+
+
+def _send(app: Celery, task: str, argument: str, *, queue: str, priority: int) -> None:
+    try:
+        app.send_task(task, args=[argument], queue=queue, priority=priority)
+    except OperationalError as error:
+        raise StoreUnavailable("the message broker does not answer") from error

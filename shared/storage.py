@@ -1,0 +1,159 @@
+"""Finished pictures in S3-compatible storage: the workers write them, the API streams them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.response import StreamingBody
+
+from shared.errors import InputInvalid, NotFound, StorageUnavailable
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CACHE_CONTROL = "public, max-age=31536000, immutable"
+METADATA_MAX_BYTES = 1_800
+CHUNK_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object opened for reading. `content_range` is set when only a part was asked for; `body` is None after a HEAD."""
+
+    content_type: str
+    size_bytes: int
+    etag: str
+    content_range: str | None
+    body: StreamingBody | None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in pieces of 64 KiB, then close the connection."""
+        if self.body is not None:
+            with self.body as body:
+                yield from body.iter_chunks(CHUNK_BYTES)
+
+
+class Storage:
+    """One bucket. Safe to share between threads. All methods raise StorageUnavailable when the server does not answer."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def put(self, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]) -> None:
+        """Store an object; when this returns, it is there.
+
+        `metadata` values may be any text; S3 carries them as headers, so they are escaped to ASCII and cut to fit the 2 KB
+        that it allows in all.
+        """
+        with _answering():
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentType=content_type,
+                CacheControl=CACHE_CONTROL,
+                Metadata=_headers(metadata),
+            )
+
+    def open(self, key: str, *, byte_range: str | None = None) -> StoredObject:
+        """Open an object, or the part of it that an HTTP `Range` header names.
+
+        Raises:
+            NotFound: there is no such object.
+            InputInvalid: the range cannot be satisfied.
+        """
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
+        if byte_range is not None:
+            arguments["Range"] = byte_range
+        with _answering():
+            reply = self._client.get_object(**arguments)
+        return StoredObject(
+            reply["ContentType"], reply["ContentLength"], reply["ETag"], reply.get("ContentRange"), reply["Body"]
+        )
+
+    def head(self, key: str) -> StoredObject:
+        """Look at an object without reading it. Raises NotFound."""
+        with _answering():
+            reply = self._client.head_object(Bucket=self._bucket, Key=key)
+        return StoredObject(reply["ContentType"], reply["ContentLength"], reply["ETag"], None, None)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        with _answering():
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key that starts with `prefix`."""
+        with _answering():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def create_bucket(self) -> None:
+        """Make the bucket if it is not there yet."""
+        with _answering():
+            if self._bucket not in [bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]]:
+                self._client.create_bucket(Bucket=self._bucket)
+
+
+def connect_storage(settings: Settings) -> Storage:
+    """Build the client for the configured server. Nothing is sent yet.
+
+    The time-outs bound one call to about 18 seconds; boto3's own defaults wait three minutes for a server that hangs.
+    """
+    key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    client = boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=key_id.get_secret_value() if key_id else None,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": settings.s3_addressing_style},
+            connect_timeout=2,
+            read_timeout=5,
+            retries={"mode": "standard", "max_attempts": 3},
+            max_pool_connections=32,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    return Storage(client, settings.s3_bucket)
+
+
+def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
+    """Name the object of one picture of one attempt: no two attempts of a job ever write to the same key."""
+    return f"outputs/{job_id}/{fence}/{index}.{extension}"
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in ("404", "NoSuchKey", "NotFound"):
+            raise NotFound("no such file") from error
+        if code in ("416", "InvalidRange"):
+            raise InputInvalid("the range lies outside the file", field="Range") from error
+        raise StorageUnavailable(f"the object storage refused: {code}") from error
+    except BotoCoreError as error:
+        raise StorageUnavailable("the object storage does not answer") from error
+
+
+def _headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    left_bytes = METADATA_MAX_BYTES
+    headers = {}
+    for name, value in metadata.items():
+        escaped = value.encode("ascii", "backslashreplace").decode().replace("\n", " ")[: left_bytes - len(name)]
+        headers[name] = escaped
+        left_bytes -= len(name) + len(escaped)
+    return headers

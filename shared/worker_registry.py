@@ -1,0 +1,59 @@
+"""Which render workers are alive: each shows itself every few seconds, and is forgotten when it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from redis import Redis
+
+from shared.redis_client import answering
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One live worker: its name, unique to one start of the process, the model it serves, and what it draws on."""
+
+    name: str
+    model: str
+    device: str
+
+
+class WorkerRegistry:
+    """Signs of life in Redis. Methods raise StoreUnavailable when Redis does not answer."""
+
+    def __init__(self, redis: Redis, *, prefix: str, ttl_s: float) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._ttl_ms = int(ttl_s * 1000)
+
+    def beat(self, info: WorkerInfo) -> None:
+        """Show that a worker is ready to take jobs, for the next `ttl_s` seconds."""
+        with answering():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(self._key(info.name), mapping={"model": info.model, "device": info.device})
+            pipe.pexpire(self._key(info.name), self._ttl_ms)
+            pipe.sadd(self._prefix + "workers", info.name)
+            pipe.execute()
+
+    def leave(self, name: str) -> None:
+        """Forget a worker that stops in good order."""
+        with answering():
+            self._redis.delete(self._key(name))
+            self._redis.srem(self._prefix + "workers", name)
+
+    def alive(self) -> list[WorkerInfo]:
+        """Every worker that showed itself within the last `ttl_s` seconds, by name."""
+        with answering():
+            names = sorted(cast("set[str]", self._redis.smembers(self._prefix + "workers")))
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self._key(name))
+            records = dict(zip(names, cast("list[dict[str, str]]", pipe.execute()), strict=True))
+            gone = [name for name, fields in records.items() if not fields]
+            if gone:
+                self._redis.srem(self._prefix + "workers", *gone)
+        return [WorkerInfo(name, fields["model"], fields["device"]) for name, fields in records.items() if fields]
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}worker:{name}"
