@@ -19,6 +19,7 @@ from redis import Redis
 from shared.errors import IdempotencyConflict, NotFound, QueueFull
 from shared.jobs import Job, JobError, JobSpec, Lane, Result, Status
 from shared.redis_client import Scripts, answering
+from shared.settings import Settings
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 LOG_MAX_BYTES = 16_384
@@ -156,6 +157,11 @@ class JobStore:
         """Ids of running jobs whose lease has run out, oldest first."""
         return self._due("leases", limit)
 
+    def server_uptime_s(self) -> int:
+        """How long Redis has been up, in whole seconds."""
+        with answering():
+            return int(self._redis.info("server")["uptime_in_seconds"])
+
     def lost(self, model: str, message_lists: Sequence[str], *, grace_s: float = 3.0, limit: int = 100) -> list[str]:
         """Ids of waiting jobs of a model whose Celery message was lost, to be published again by the caller.
 
@@ -263,6 +269,17 @@ class JobStore:
 
     def _run(self, script: str, job_id: str, *args: str | int) -> Any:
         return self._scripts.run(script, self._prefix, job_id, *args)
+
+
+def connect_store(settings: Settings, redis: Redis) -> JobStore:
+    """Build the store as the settings say. Nothing is sent yet."""
+    return JobStore(
+        redis,
+        prefix=settings.redis_prefix,
+        retention_s=settings.retention_s,
+        lease_s=settings.lease_s,
+        max_attempts=settings.max_attempts,
+    )
 
 
 def _job_from(flat: list[str]) -> Job:

@@ -16,10 +16,10 @@ from shared.palette import Color, Palette, fold
 SUM_TOLERANCE = 0.5
 """How far, in percent, the shares may be from 100: three thirds of 33 or 33.3 are a whole."""
 
-SHARE = re.compile(r"(?P<number>[+\-\u2212]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+))\s*%\s*(?P<name>.*)", re.DOTALL)
+SHARE = re.compile(r"(?P<number>[+\-\u2212]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*%\s*(?P<name>.*)", re.DOTALL)
 SECOND_SHARE = re.compile(r"[0-9]\s*%")
-# A comma between a digit and a number that ends in % is a decimal comma: "12,5% red". Any other comma ends a part.
-SEPARATOR = re.compile(r";|(?<![0-9]),|,(?!\s*[0-9]+\s*%)|,(?=\s)")
+# Commas separate, except inside the number that a part begins with: "12,5% red,87,5% blue".
+PIECE = re.compile(r"\s*(?:[+\-\u2212]?[0-9]+,[0-9]+\s*%)?[^,;]*")
 QUOTED_MAX = 60
 
 
@@ -60,7 +60,7 @@ def format_share(share: float) -> str:
 
 def split_parts(text: str) -> list[str]:
     """Cut a prompt at its commas and semicolons; empty pieces are dropped, a decimal comma (`12,5%`) is no separator."""
-    return [piece.strip() for piece in SEPARATOR.split(text) if piece.strip()]
+    return [piece.strip() for piece in PIECE.findall(text) if piece.strip()]
 
 
 def parse_part(text: str, palette: Palette) -> Part | None:
@@ -96,8 +96,10 @@ def check_mix(parts: Sequence[Part]) -> Mix:
     for part in parts:
         first = seen.setdefault(fold(part.name), part)
         if first is not part:
-            once = f"; write it once, as '{format_share(first.share + part.share)}% {part.name}'"
-            raise _invalid(f"{quote(part.name)} stands in the mix twice, as {quote(str(first))} and {quote(str(part))}{once}")
+            raise _invalid(
+                f"{quote(part.name)} stands in the mix twice, as {quote(str(first))} and {quote(str(part))}; "
+                "write it once, with the share of both"
+            )
     total = round(sum(part.share for part in parts), 2)
     if abs(total - 100) > SUM_TOLERANCE:
         gap = f"{format_share(abs(100 - total))}% {'is missing' if total < 100 else 'is too much'}"

@@ -83,6 +83,22 @@ class Settings(BaseSettings):
     lease_s: float = Field(15.0, ge=1, le=600)
     """How long a running job may go without a sign of life before it is given to another worker."""
     heartbeat_s: float = Field(5.0, ge=0.1, le=200)
+    freeze_limit_s: float = Field(60.0, ge=5)
+    """A worker whose interpreter showed no pulse for this long is killed."""
+    load_limit_s: float = Field(1800.0, ge=10)
+    """A worker that is not ready this long after its start is killed."""
+    step_limit_s: float = Field(120.0, ge=5)
+    """A worker whose job makes no step for this long is killed."""
+    job_limit_s: float = Field(900.0, ge=10)
+    """A worker whose job runs for longer than this is killed."""
+    grace_s: float = Field(120.0, ge=0)
+    """How long a worker that is told to stop may go on with its job before the job is given to another."""
+    publish_limit_s: float = Field(600.0, ge=1)
+    """How long the upload of a finished picture is tried before its job fails."""
+    pulse_fd: int | None = Field(None, ge=0)
+    """Pipe to the guardian; the guardian sets it for its worker."""
+    worker_name: str | None = None
+    """Name of one start of a render worker; the guardian sets it for its worker."""
     max_attempts: int = Field(3, ge=1, le=20)
     """Crashed attempts after which a job fails."""
     retention_s: int = Field(30 * 24 * 3600, ge=60)

@@ -1,0 +1,55 @@
+"""What a render worker works with, and what it asks of its pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.job_store import JobStore
+from shared.jobs import RenderSpec
+from shared.manifest import Manifest
+from shared.storage import Storage
+from worker.pulse import Pulse
+
+
+class Rendered(Protocol):
+    """A finished picture: `pixels` is uint8 of shape height x width x 3 in sRGB, `duration_s` what the pipeline took."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds the pipeline took."""
+
+
+class Pipeline(Protocol):
+    """What renders. `on_step(step, steps)` is called after every denoising step and may raise to stop; that passes through."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Everything that can change a pixel."""
+
+    def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Rendered:
+        """Draw one picture. Raises RenderFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Everything a render worker works with, built once when it starts.
+
+    `name` is unique to one start of the process; `publish_limit_s` is how long an upload is tried.
+    """
+
+    name: str
+    manifest: Manifest
+    store: JobStore
+    storage: Storage
+    pipeline: Pipeline
+    pulse: Pulse
+    publish_limit_s: float

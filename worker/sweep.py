@@ -1,0 +1,106 @@
+"""The sweep: looks again and again for what nobody else will bring to an end.
+
+Jobs whose worker died with its guardian, jobs whose message was lost, webhook deliveries that are due, and data whose time
+is over. Every look is a handful of commands, every move is safe to make twice, so each courier runs one and none leads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celery import Celery
+
+from shared.errors import StorageUnavailable, StoreUnavailable
+from shared.job_store import JobStore
+from shared.jobs import Lane, Status
+from shared.manifest import Catalog
+from shared.outbox import Outbox
+from shared.queue import enqueue_delivery, enqueue_render, message_lists
+from shared.storage import Storage
+
+log = logging.getLogger(__name__)
+
+DELIVERY_HOLD_S = 60.0
+DELIVERIES_A_LOOK = 50
+TICK_S = 0.25
+"""How often due deliveries are looked for."""
+JOBS_EVERY_TICKS = 4
+"""Expired leases and lost messages: once a second."""
+DATA_EVERY_TICKS = 240
+"""Data whose retention is over: once a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What the sweep looks through."""
+
+    store: JobStore
+    outbox: Outbox
+    storage: Storage
+    catalog: Catalog
+    celery: Celery
+    lease_s: float
+
+    def deliveries(self) -> None:
+        """Send every due delivery to a courier; one that is not settled within a minute is sent again."""
+        for delivery_id in self.outbox.take_due(limit=DELIVERIES_A_LOOK, hold_s=DELIVERY_HOLD_S):
+            enqueue_delivery(self.celery, delivery_id)
+
+    def leases(self) -> None:
+        """Give the jobs of silent workers to others.
+
+        Not while Redis itself was away: no owner could renew then, so a server that just started is given one lease's time.
+        """
+        if self.store.server_uptime_s() < self.lease_s * 1.5:
+            return
+        for job_id in self.store.expired_leases():
+            status = self.store.expire(job_id)
+            if status is Status.QUEUED:
+                log.warning("the lease of job %s ran out; it is queued again", job_id, extra={"job_id": job_id})
+                enqueue_render(self.celery, job_id, model=self.store.get(job_id).spec.model, lane=Lane.RECOVERY)
+            elif status is not None:
+                log.warning("the lease of job %s ran out; it is %s", job_id, status, extra={"job_id": job_id})
+
+    def messages(self) -> None:
+        """Publish again what was recorded but whose message is gone."""
+        for manifest in self.catalog.models:
+            for job_id in self.store.lost(manifest.slug, message_lists(manifest.slug)):
+                log.warning("the message of job %s was lost; it is sent again", job_id, extra={"job_id": job_id})
+                enqueue_render(self.celery, job_id, model=manifest.slug, lane=Lane.RECOVERY)
+
+    def data(self) -> None:
+        """Remove the pictures and inputs of jobs whose retention is over."""
+        for job_id in self.store.expiring():
+            job = self.store.get(job_id)
+            for key in self.storage.keys(f"outputs/{job_id}/"):
+                self.storage.delete(key)
+            self.store.remove_data(job)
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until told to stop. A server that is away ends one look, never the sweep."""
+        tick = 0
+        while not stop.is_set():
+            started_s = time.monotonic()
+            for look, every in self._looks():
+                if tick % every == 0:
+                    self._try(look)
+            tick += 1
+            stop.wait(max(0.0, TICK_S - (time.monotonic() - started_s)))
+
+    def _looks(self) -> tuple[tuple[Callable[[], None], int], ...]:
+        return (
+            (self.deliveries, 1),
+            (self.leases, JOBS_EVERY_TICKS),
+            (self.messages, JOBS_EVERY_TICKS),
+            (self.data, DATA_EVERY_TICKS),
+        )
+
+    def _try(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except (StoreUnavailable, StorageUnavailable) as error:
+            log.warning("the sweep could not look for %s: %s", look.__name__, error)
