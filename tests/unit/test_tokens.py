@@ -8,9 +8,7 @@ from transformers import CLIPTokenizer
 from shared.tokens import TOKENIZER_DIR, count_tokens
 
 LEARNED = ("<s0>", "<s1>")
-PRODUCT = (
-    "ohwx_rubber_tile <s0><s1>, 50% red, 30% black, 20% pearl, photorealistic rubber tile, high quality, detailed texture"
-)
+PRODUCT = "ohwx_rubber_tile <s0><s1>, 50% red, 30% black, 20% pearl, photorealistic rubber tile, high quality, detailed texture"
 
 
 @pytest.fixture(scope="module")
