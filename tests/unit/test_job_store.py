@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import fakeredis
+import pytest
+from redis import Redis
+
+from tests.contracts.jobs import JobStoreContract
+
+
+class TestOnFakeRedis(JobStoreContract):
+    @pytest.fixture
+    def redis(self) -> Redis:
+        return fakeredis.FakeRedis(decode_responses=True)
