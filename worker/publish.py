@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from dataclasses import asdict
@@ -39,7 +38,7 @@ def upload(job: Job, pixels: NDArray[np.uint8], predict_time_s: float, station: 
         pixels,
         output_format=spec.render.output_format,
         output_quality=spec.render.output_quality,
-        parameters={"parameters": json.dumps(parameters, ensure_ascii=False)},
+        parameters=parameters,
     )
     key = output_key(job.id, job.fence, 0, encoded.extension)
     metadata = {"model": spec.model, "seed": str(spec.render.seed), "prompt": spec.render.prompt}

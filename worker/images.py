@@ -1,0 +1,74 @@
+"""Finished pixels to the bytes of a picture file that says how it was made.
+
+Every format carries the parameters as one JSON object: PNG in a text chunk with the key `parameters` (tEXt, or iTXt where
+they are not Latin-1), JPEG and WebP in EXIF UserComment (EXIF 2.32, 4.6.5) with the ASCII mark.
+
+The effort of each encoder was chosen on painted tiles of 1024 x 1024 (one core; ms and MB):
+
+    PNG level     1: 93, 1.87    3: 139, 1.83    6 (Pillow's default): 383, 1.85    9: 481, 1.84
+    WebP method   0: 73, 0.45    2: 94, 0.45     4 (Pillow's default): 172, 0.45    (quality 95)
+    JPEG          5, 0.75 at quality 95
+
+so PNG is written at level 1, four times as fast as the default for one percent more bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+OutputFormat = Literal["png", "jpg", "webp"]
+
+PNG_COMPRESS_LEVEL = 1
+WEBP_METHOD = 2
+PARAMETERS_KEY = "parameters"
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+ASCII_MARK = b"ASCII\0\0\0"
+
+CONTENT_TYPES: Mapping[OutputFormat, str] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The bytes of a picture file, its media type, and the extension of its name without a dot."""
+
+    data: bytes
+    content_type: str
+    extension: str
+
+
+def encode(
+    pixels: NDArray[np.uint8], *, output_format: OutputFormat, output_quality: int, parameters: Mapping[str, Any]
+) -> Encoded:
+    """Encode sRGB `pixels` (height x width x 3) with `parameters`, any mapping that JSON can hold.
+
+    `output_quality` is 1 to 100 and counts for jpg and webp; png is lossless whatever it says. The same input gives the
+    same bytes.
+    """
+    picture = Image.fromarray(pixels)
+    file = io.BytesIO()
+    match output_format:
+        case "png":
+            text = PngInfo()
+            text.add_text(PARAMETERS_KEY, json.dumps(parameters, ensure_ascii=False))
+            picture.save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=text)
+        case "jpg":
+            # Full colour resolution: halving it smears the edges between granules.
+            picture.save(file, "JPEG", quality=output_quality, subsampling="4:4:4", exif=_exif(parameters))
+        case "webp":
+            picture.save(file, "WEBP", quality=output_quality, method=WEBP_METHOD, exif=_exif(parameters))
+    return Encoded(file.getvalue(), CONTENT_TYPES[output_format], output_format)
+
+
+def _exif(parameters: Mapping[str, Any]) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = ASCII_MARK + json.dumps(parameters).encode("ascii")
+    return exif
