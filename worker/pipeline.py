@@ -1,0 +1,219 @@
+"""The warm pipeline: loaded once, then one picture for each call, the same picture for the same request.
+
+Use it from one thread only: the sampler keeps its state on the object. On a GPU, build it in the process that renders.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.errors import InputInvalid, OutOfMemory, RenderFailed
+from shared.jobs import RenderSpec
+from shared.manifest import Manifest
+from shared.settings import Settings
+from worker.loading import LoadedModel, load_model
+from worker.prompt_encoder import PromptEncoder
+
+log = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int], None]
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "tokenizers")
+# Two steps reach both halves of a second-order sampler; the kernels are those of a render of any length.
+WARM_UP_STEPS = 2
+SIZE_STEP_PX = 8
+SEED_LIMIT = 2**32
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """A finished picture: `pixels` is uint8 of shape height x width x 3 in sRGB; `duration_s` from request to pixels."""
+
+    pixels: NDArray[np.uint8]
+    duration_s: float
+
+
+class Pipeline:
+    """One loaded model, ready to render. Get it from `load_pipeline`."""
+
+    def __init__(self, model: LoadedModel, manifest: Manifest) -> None:
+        self._sdxl = model.pipeline
+        self._device = model.device
+        self._encoder = PromptEncoder(model.pipeline)
+        self._provenance = _describe(model, manifest)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What besides the request decides the pixels, ready for JSON: digests, strength, versions, dtype, device."""
+        return dict(self._provenance)
+
+    def render(self, spec: RenderSpec, on_step: OnStep) -> Rendered:
+        """Draw one picture.
+
+        `on_step(step, steps)` is called after each denoising step, counted from 1. Whatever it raises ends the render and
+        is passed on unchanged; the pipeline stays as it was. How the picture is to be encoded is none of its business.
+
+        Raises:
+            InputInvalid: the seed, the step count or the size cannot be rendered, or a text is too long.
+            OutOfMemory: the device has too little memory for this picture.
+            RenderFailed: the libraries failed, or the picture holds values that are no numbers.
+        """
+        check_spec(spec)
+        started = time.perf_counter()
+        stopped: list[BaseException] = []
+        try:
+            latents = self._denoise(spec, on_step, stopped)
+            pixels = self._decode(latents)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if error in stopped:
+                raise
+            raise self._translate(error) from error
+        return Rendered(pixels, time.perf_counter() - started)
+
+    def _denoise(self, spec: RenderSpec, on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
+        """Return the finished latents. An exception of `on_step` is put into `stopped` to be known again."""
+
+        def report(sdxl: Any, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            try:
+                on_step(index + 1, sdxl.num_timesteps)
+            except BaseException as error:
+                stopped.append(error)
+                raise
+            return {}
+
+        positive = self._encoder.encode(spec.prompt)
+        negative = self._encoder.encode_negative(spec.negative_prompt)
+        latents: torch.Tensor = self._sdxl(
+            prompt_embeds=positive.embeds,
+            pooled_prompt_embeds=positive.pooled,
+            negative_prompt_embeds=negative.embeds,
+            negative_pooled_prompt_embeds=negative.pooled,
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            width=spec.width_px,
+            height=spec.height_px,
+            # Noise drawn on the CPU is the same on every device.
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            callback_on_step_end=report,
+            output_type="latent",
+        ).images
+        return latents
+
+    @torch.no_grad()
+    def _decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
+        """Decode latents to pixels. Kept out of the library's call, which would clamp infinities to white.
+
+        Raises:
+            RenderFailed: the decoded picture is not finite.
+        """
+        vae = self._sdxl.vae
+        image = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0][0].float()
+        if not bool(torch.isfinite(image).all()):
+            raise RenderFailed(
+                f"the picture holds NaN or infinity: the model overflows in {self._provenance['dtype']}; "
+                "render in bfloat16 or float32, or look for damaged weights"
+            )
+        levels = ((image / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        pixels: NDArray[np.uint8] = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+        return pixels
+
+    def _translate(self, error: Exception) -> RenderFailed:
+        # torch has no class of its own for want of memory on the CPU, only this text.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            return OutOfMemory(f"{self._device} has too little memory for this picture: {error}")
+        return RenderFailed(f"the pipeline failed: {error}")
+
+
+def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
+    """Load a model and render once at its own size, so that the first job finds everything warm.
+
+    Raises:
+        WeightsInvalid: a file is refused or did not load in full.
+        SettingsInvalid: the device asked for is not there.
+        RenderFailed: the warm-up render failed; OutOfMemory when for want of memory.
+    """
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    started = time.perf_counter()
+    model = load_model(manifest, settings)
+    loaded = time.perf_counter()
+    pipeline = Pipeline(model, manifest)
+    pipeline.render(_warm_up_spec(manifest), lambda step, steps: None)
+    log.info(
+        "%s is ready on %s: %d LoRA layers fused, loaded in %.1f s, warm after %.1f s more",
+        manifest.slug,
+        pipeline.provenance["device"],
+        model.lora_layers,
+        loaded - started,
+        time.perf_counter() - loaded,
+    )
+    return pipeline
+
+
+def check_spec(spec: RenderSpec) -> None:
+    """Refuse a request that would fail, or silently mean something else, deep in the libraries.
+
+    Raises:
+        InputInvalid: names the field.
+    """
+    if not 0 <= spec.seed < SEED_LIMIT:
+        raise InputInvalid(f"the seed must be 0 to {SEED_LIMIT - 1}, not {spec.seed}", field="seed")
+    if spec.num_inference_steps < 1:
+        raise InputInvalid(f"at least 1 step is needed, not {spec.num_inference_steps}", field="num_inference_steps")
+    if not (math.isfinite(spec.guidance_scale) and spec.guidance_scale >= 0):
+        raise InputInvalid(f"the guidance scale must be 0 or more, not {spec.guidance_scale}", field="guidance_scale")
+    for field, size_px in (("width", spec.width_px), ("height", spec.height_px)):
+        if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
+            raise InputInvalid(f"the {field} must be a multiple of {SIZE_STEP_PX} px, not {size_px}", field=field)
+
+
+def _warm_up_spec(manifest: Manifest) -> RenderSpec:
+    render = manifest.render
+    return RenderSpec(
+        prompt=manifest.prompt.template.replace("{prompt}", "100% red"),
+        negative_prompt=manifest.prompt.negative_prompt,
+        seed=0,
+        num_inference_steps=WARM_UP_STEPS,
+        guidance_scale=render.guidance_scale,
+        width_px=render.width_px,
+        height_px=render.height_px,
+        output_format="png",
+        output_quality=100,
+    )
+
+
+def _describe(model: LoadedModel, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "model": manifest.slug,
+        "version": manifest.version,
+        "sha256": asdict(model.digests),
+        "lora_strength": manifest.lora.strength if manifest.lora else None,
+        "lora_layers": model.lora_layers,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": _name_device(model.device),
+        "torch_threads": torch.get_num_threads() if model.device.type == "cpu" else None,
+        "batch_size": 1,
+        "scheduler": {"class": type(model.pipeline.scheduler).__name__, **manifest.render.scheduler.model_dump()},
+        "vae_slicing": manifest.render.vae_slicing,
+        "vae_tiling": manifest.render.vae_tiling,
+    }
+
+
+def _name_device(device: torch.device) -> str:
+    """Name the hardware as exactly as pixels depend on it: the GPU's model, or the CPU's vector instructions."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
