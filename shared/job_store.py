@@ -22,6 +22,7 @@ from shared.redis_client import Scripts, answering
 from shared.settings import Settings
 
 IDEMPOTENCY_TTL_S = 24 * 3600
+RECENT_TTL_S = 300
 LOG_MAX_BYTES = 16_384
 LOGS_EVENT_INTERVAL_MS = 500
 WAIT_POLL_S = 1.0
@@ -51,10 +52,16 @@ class Finish(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """Answer to `create`: the job's id, and whether this call made it or an earlier one with the same key."""
+    """Answer to `create`: the job, whether this call made it or an earlier one did, and how many are served before it."""
 
-    job_id: str
+    job: Job
     is_new: bool
+    queue_position: int | None
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, which is not the one asked for when an earlier call made it."""
+        return self.job.id
 
 
 class JobStore:
@@ -76,8 +83,19 @@ class JobStore:
 
     # -- moves made for a caller
 
-    def create(self, spec: JobSpec, *, body_hash: str, queue_max_jobs: int, idempotency_key: str | None = None) -> Created:
+    def create(
+        self,
+        spec: JobSpec,
+        *,
+        body_hash: str,
+        queue_max_jobs: int,
+        idempotency_key: str | None = None,
+        repeat_window_s: float = 0.0,
+    ) -> Created:
         """Record a job in one atomic step; it is queued from then on, whether or not a message about it gets through.
+
+        With `repeat_window_s` (at most 300) the tenant's last job of the same body is the answer, if it is not older and
+        did not fail: for requests that look like the repeat of one whose answer got lost.
 
         Raises:
             IdempotencyConflict: the key, or the id, was used for a different body.
@@ -87,12 +105,11 @@ class JobStore:
         answer = self._run(
             "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
+            int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000,
         )  # fmt: skip
         match answer:
-            case ["created", job_id]:
-                return Created(job_id, is_new=True)
-            case ["same", job_id]:
-                return Created(job_id, is_new=False)
+            case ["created" | "same" as outcome, record, position]:
+                return Created(_job_from(record), outcome == "created", _position_from(position))
             case ["full", depth]:
                 raise QueueFull(f"{depth} jobs are waiting for {spec.model}; try again later", retry_after_s=30)
         raise IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")
@@ -190,6 +207,13 @@ class JobStore:
             raise NotFound(f"no prediction {job_id!r}")
         return Job.from_fields(fields)
 
+    def view(self, job_id: str) -> tuple[Job, int | None]:
+        """Return a job and how many are served before it (None: it is not waiting), in one round trip. Raises NotFound."""
+        record, position = self._run("view", job_id)
+        if not record:
+            raise NotFound(f"no prediction {job_id!r}")
+        return _job_from(record), _position_from(position)
+
     def by_file_token(self, token: str) -> Job:
         """Return the job whose file URLs carry this token. Raises NotFound."""
         with answering():
@@ -198,34 +222,46 @@ class JobStore:
             raise NotFound("no such file")
         return self.get(job_id)
 
-    def list_jobs(self, tenant: str, *, before_seq: int | None = None, limit: int = 100) -> list[Job]:
-        """Return a tenant's jobs, newest first, starting below `before_seq`."""
-        top = "+inf" if before_seq is None else f"({before_seq}"
+    def list_jobs(
+        self,
+        tenant: str,
+        *,
+        before_seq: int | None = None,
+        after_seq: int | None = None,
+        oldest: bool = False,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Return up to `limit` of a tenant's jobs numbered strictly between the two, newest first.
+
+        Where more fit, they are the newest of them, or with `oldest` those that come right after `after_seq`.
+        """
+        low = "-inf" if after_seq is None else f"({after_seq}"
+        high = "+inf" if before_seq is None else f"({before_seq}"
+        key = self._key(f"jobs:{tenant}")
         with answering():
-            ids = cast("list[str]", self._redis.zrevrangebyscore(self._key(f"jobs:{tenant}"), top, "-inf", 0, limit))
+            if oldest:
+                ids = cast("list[str]", self._redis.zrangebyscore(key, low, high, 0, limit))[::-1]
+            else:
+                ids = cast("list[str]", self._redis.zrevrangebyscore(key, high, low, 0, limit))
             pipe = self._redis.pipeline(transaction=False)
             for job_id in ids:
                 pipe.hgetall(self._key(f"job:{job_id}"))
             records = cast("list[dict[str, str]]", pipe.execute())
         return [Job.from_fields(fields) for fields in records if fields]
 
+    def seq_at(self, tenant: str, created_ms: int) -> int:
+        """Return the number that a tenant's first job created at that moment or later has, or would have."""
+        return int(self._run("seek", "", tenant, created_ms))
+
+    def run_counts(self) -> dict[str, int]:
+        """How many jobs of each model were ever recorded."""
+        with answering():
+            counts = cast("dict[str, str]", self._redis.hgetall(self._key("runs")))
+        return {model: int(count) for model, count in counts.items()}
+
     def position(self, job: Job) -> int | None:
         """How many jobs of its model are served before this one (0: it is next), or None when it is not waiting."""
-        if job.status is not Status.QUEUED:
-            return None
-        lanes = list(Lane)
-        with answering():
-            pipe = self._redis.pipeline(transaction=False)
-            for lane in lanes:
-                pipe.zrank(self._queued_key(job.spec.model, lane), job.id)
-                pipe.zcard(self._queued_key(job.spec.model, lane))
-            replies = pipe.execute()
-        ahead = 0
-        for rank, depth in zip(replies[::2], replies[1::2], strict=True):
-            if rank is not None:
-                return ahead + int(rank)
-            ahead += int(depth)
-        return None
+        return self.view(job.id)[1]
 
     def depth(self, model: str) -> int:
         """How many jobs of a model are waiting."""
@@ -284,6 +320,10 @@ def connect_store(settings: Settings, redis: Redis) -> JobStore:
 
 def _job_from(flat: list[str]) -> Job:
     return Job.from_fields(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _position_from(reply: int) -> int | None:
+    return None if reply < 0 else reply
 
 
 def _status_or_none(text: str) -> Status | None:

@@ -1,29 +1,47 @@
 -- Record a job, put it in its lane and remember its idempotency key.
 -- ARGV: prefix, id, spec, model, lane, tenant, body_hash, idempotency_key ('' = none), idempotency_ttl_ms, queue_max,
---       webhook ('' = none), webhook_events (',a,b,'), file_token
--- Returns {'created' | 'same', id}, {'conflict'} or {'full', depth}.
+--       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms
+-- Returns {'created' | 'same', record, position}, {'conflict'} or {'full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local idempotency = ARGV[8] ~= '' and (prefix .. 'idempotency:' .. tenant .. ':' .. ARGV[8]) or nil
+local recent = prefix .. 'recent:' .. tenant .. ':' .. body_hash
+
+local function answer(outcome, of)
+  local record, position = view(of)
+  return { outcome, record, position }
+end
 
 local recorded = redis.call('HMGET', job, 'tenant', 'body_hash')
 if recorded[1] then
   -- Either a lost reply of our own, or somebody chose the id.
-  if recorded[1] == tenant and recorded[2] == body_hash then return { 'same', id } end
+  if recorded[1] == tenant and recorded[2] == body_hash then return answer('same', id) end
   return { 'conflict' }
 end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'id', 'body_hash')
   if first[1] then
-    if first[2] == body_hash then return { 'same', first[1] } end
+    if first[2] == body_hash then return answer('same', first[1]) end
     return { 'conflict' }
   end
+end
+
+-- The caller says that this may be a repeat of a request whose answer got lost. One that was called off since, or came to
+-- nothing, is no answer to it.
+local before = redis.call('HMGET', recent, 'id', 'at_ms')
+if before[1] and now - tonumber(before[2]) <= tonumber(ARGV[14]) then
+  local status = redis.call('HGET', prefix .. 'job:' .. before[1], 'status')
+  if status and status ~= 'failed' and status ~= 'canceled' then return answer('same', before[1]) end
 end
 
 local depth = 0
 for _, name in ipairs(LANES) do
   depth = depth + redis.call('ZCARD', queued_key(model, name))
 end
-if depth >= tonumber(ARGV[10]) then return { 'full', depth } end
+if depth >= tonumber(ARGV[10]) then
+  -- The retry of a refused order must not be answered with an earlier one.
+  redis.call('DEL', recent)
+  return { 'full', depth }
+end
 
 local seq = redis.call('INCR', prefix .. 'seq')
 redis.call('HSET', job, 'spec', spec, 'model', model, 'lane', lane, 'tenant', tenant, 'body_hash', body_hash,
@@ -34,8 +52,11 @@ end
 enter_lane(lane)
 redis.call('ZADD', prefix .. 'jobs:' .. tenant, seq, id)
 redis.call('SET', prefix .. 'file:' .. ARGV[13], id)
+redis.call('HINCRBY', prefix .. 'runs', model, 1)
+redis.call('HSET', recent, 'id', id, 'at_ms', now)
+redis.call('PEXPIRE', recent, ARGV[15])
 if idempotency then
   redis.call('HSET', idempotency, 'id', id, 'body_hash', body_hash)
   redis.call('PEXPIRE', idempotency, ARGV[9])
 end
-return { 'created', id }
+return answer('created', id)

@@ -48,6 +48,19 @@ local function enter_lane(lane)
   redis.call('ZADD', queued_key(get('model'), lane), get('seq'), id)
 end
 
+-- A job's record as a flat list, and how many jobs are served before it: -1 when it is not waiting.
+local function view(of)
+  local key, ahead = prefix .. 'job:' .. of, 0
+  local model = redis.call('HGET', key, 'model')
+  if not model then return {}, -1 end
+  for _, lane in ipairs(LANES) do
+    local rank = redis.call('ZRANK', queued_key(model, lane), of)
+    if rank then return redis.call('HGETALL', key), ahead + rank end
+    ahead = ahead + redis.call('ZCARD', queued_key(model, lane))
+  end
+  return redis.call('HGETALL', key), -1
+end
+
 local function leave_lane()
   redis.call('ZREM', queued_key(get('model'), get('waiting_lane')), id)
 end

@@ -1,0 +1,17 @@
+-- Find where a moment lies in a tenant's list of jobs, by halving: they are numbered in the order of their creation.
+-- ARGV: prefix, '', tenant, created_ms
+-- Returns the number of the first job created at that moment or later; one past the last job when there is none.
+local list, wanted = prefix .. 'jobs:' .. ARGV[3], tonumber(ARGV[4])
+local low, high = 0, redis.call('ZCARD', list)
+while low < high do
+  local middle = math.floor((low + high) / 2)
+  local found = redis.call('ZRANGE', list, middle, middle)[1]
+  if tonumber(redis.call('HGET', prefix .. 'job:' .. found, 'created_ms')) < wanted then
+    low = middle + 1
+  else
+    high = middle
+  end
+end
+local first = redis.call('ZRANGE', list, low, low, 'WITHSCORES')
+if first[2] then return tonumber(first[2]) end
+return tonumber(redis.call('GET', prefix .. 'seq') or 0) + 1
