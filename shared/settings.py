@@ -32,7 +32,12 @@ class Settings(BaseSettings):
     """All settings with unit, default and bound. Build it with `load_settings`; tests pass keyword arguments."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     # Servers
@@ -45,13 +50,19 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(None, validation_alias=_shared_name("S3_ENDPOINT_URL"))
     """S3-compatible server; unset means AWS."""
     s3_bucket: str = "granule"
+    """Bucket that pictures are stored in; it must exist, except in the local stack, which makes its own."""
     s3_region: str = "us-east-1"
+    """Region that requests are signed for."""
     s3_access_key_id: SecretStr | None = None
+    """Key id; unset: the usual places of the AWS SDK are looked through."""
     s3_secret_access_key: SecretStr | None = None
+    """Secret of that key."""
     s3_addressing_style: Literal["path", "virtual", "auto"] = "path"
+    """How the bucket stands in the address."""
 
     # API
     host: str = "127.0.0.1"
+    """Address the API of the local stack listens on."""
     port: int = Field(8000, ge=0, le=65535, validation_alias=_shared_name("PORT"))
     """Port of the API in the local stack; 0 picks a free one."""
     public_url: str | None = Field(None, pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
@@ -61,6 +72,7 @@ class Settings(BaseSettings):
     hold_max_s: float = Field(55.0, ge=1, le=60)
     """Longest time a create with `Prefer: wait` is held open."""
     body_max_bytes: int = Field(65_536, ge=1_024)
+    """Largest request body that is read."""
     queue_max_jobs: int = Field(10_000, ge=1)
     """Jobs of one model that may wait before creates answer 429."""
     prompt_policy: Literal["lenient", "strict"] = "lenient"
@@ -68,6 +80,7 @@ class Settings(BaseSettings):
 
     # Models
     models_dir: Path = REPOSITORY / "models"
+    """Folder of the model manifests."""
     weights_dir: Path | None = None
     """Folder that relative weight paths of a manifest are looked up in; unset: the manifest's own folder."""
     model: str = Field("granule/rubber-tile-mini", pattern=r"^[a-z0-9._-]+/[a-z0-9._-]+$")
@@ -77,12 +90,15 @@ class Settings(BaseSettings):
 
     # Render worker
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where the render worker draws; auto takes the first CUDA device, else the CPU."""
     dtype: Literal["manifest", "bfloat16", "float16", "float32"] = "manifest"
+    """Number format of the weights; manifest leaves it to the model."""
     torch_threads: int = Field(0, ge=0, le=256)
     """CPU threads of the render process; 0 leaves torch's own choice."""
     lease_s: float = Field(15.0, ge=1, le=600)
     """How long a running job may go without a sign of life before it is given to another worker."""
     heartbeat_s: float = Field(5.0, ge=0.1, le=200)
+    """How often the guardian renews the lease and shows its worker; at most half of the lease."""
     freeze_limit_s: float = Field(60.0, ge=5)
     """A worker whose interpreter showed no pulse for this long is killed."""
     load_limit_s: float = Field(1800.0, ge=10)
@@ -102,7 +118,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, le=20)
     """Crashed attempts after which a job fails."""
     retention_s: int = Field(30 * 24 * 3600, ge=60)
-    """How long a finished job's record is kept."""
+    """How long an ended job's input, logs and pictures are kept; its row stays readable."""
 
     # Webhooks
     webhook_secret: SecretStr | None = Field(None)
@@ -110,12 +126,15 @@ class Settings(BaseSettings):
     webhook_allowed_hosts: CommaList = ()
     """Host names or addresses of receivers that may be private or plain http; everything else must be public https."""
     webhook_timeout_s: float = Field(10.0, gt=0, le=60)
+    """How long a receiver may take to answer."""
 
     # Local stack and logs
     data_dir: Path = Field(Path(".granule"), validation_alias=_shared_name("DATA_DIR"))
     """Where the local stack keeps its servers' data, keys and logs."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log lines that are written."""
     log_format: Literal["text", "json"] = "text"
+    """Text for people, or one JSON object a line."""
 
     @field_validator("api_tokens", "version_aliases", "webhook_allowed_hosts", mode="before")
     @classmethod

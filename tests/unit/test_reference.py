@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from infra.reference import CONFIGURATION, configuration
+from shared.settings import Settings
+
+
+def test_the_table_of_settings_is_what_the_code_reads() -> None:
+    assert CONFIGURATION.read_text(encoding="utf-8") == configuration(), "run: python -m infra.reference"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, info in Settings.model_fields.items() if not info.description] == []
