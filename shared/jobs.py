@@ -8,7 +8,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+
+OutputFormat = Literal["png", "jpg", "webp"]
 
 ID_BYTES = 16
 
@@ -75,7 +77,7 @@ class RenderSpec:
     guidance_scale: float
     width_px: int
     height_px: int
-    output_format: str
+    output_format: OutputFormat
     output_quality: int
 
 

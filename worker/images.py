@@ -18,14 +18,14 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-OutputFormat = Literal["png", "jpg", "webp"]
+from shared.jobs import OutputFormat
 
 PNG_COMPRESS_LEVEL = 1
 WEBP_METHOD = 2
