@@ -6,13 +6,14 @@ Nothing here knows which programs. Everything happens in the thread that calls `
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.pid_file import end_leftovers, write_pid_file
 from infra.local.process import Process, Program
+from infra.local.run_folder import PROCESSES, write_processes
 from shared.errors import GranuleError
 
 POLL_S = 0.1
@@ -30,7 +31,7 @@ class ProgramFailed(GranuleError):
 
 
 class StopRequested(GranuleError):
-    """The start was broken off because somebody asked for a stop."""
+    """Somebody asked for a stop."""
 
     code = "stop_requested"
 
@@ -51,8 +52,9 @@ class RestartPolicy:
 class Supervisor:
     """Keeps a list of programs running. Usable in a `with` block, which stops them at its end.
 
-    `folder` receives `NAME.log` of each program (the former run's as `NAME.log.1`) and the pid file, and must belong to
-    this supervisor alone. `write_line` is called with a program's name and a line of its output, from several threads.
+    `folder` receives `NAME.log` of each program (the former run's becomes `NAME.log.1`) and the list of processes, and must
+    belong to this supervisor alone (`run_folder.claimed`). `write_line` is called with a program's name and a line of its
+    output, from several threads.
     """
 
     def __init__(
@@ -90,8 +92,6 @@ class Supervisor:
             StopRequested: `request_stop` was called meanwhile.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for pid in end_leftovers(self._pid_file):
-            self._write_line(OWN_NAME, f"ended process {pid}, which an earlier run had left behind")
         for program in self._programs:
             log_file = self._log_file(program)
             if log_file.exists():
@@ -109,16 +109,19 @@ class Supervisor:
         Raises:
             ProgramFailed: a program failed quickly too many times in a row.
         """
-        while not self._stop_requests:
-            self.check()
-            time.sleep(POLL_S)
+        with contextlib.suppress(StopRequested):
+            while True:
+                self.check()
+                time.sleep(POLL_S)
 
     def check(self) -> None:
         """Look at every program once and restart those that are due; for callers with a loop of their own.
 
         Raises:
             ProgramFailed: a program failed quickly too many times in a row.
+            StopRequested: `request_stop` was called.
         """
+        self._break_off()
         for program in self._programs:
             process = self._running.get(program.name)
             due_s = self._restart_at_s.get(program.name)
@@ -147,7 +150,7 @@ class Supervisor:
             process.kill()
         self._running.clear()
         self._restart_at_s.clear()
-        self._pid_file.unlink(missing_ok=True)
+        (self._folder / PROCESSES).unlink(missing_ok=True)
 
     def pid(self, name: str) -> int | None:
         """Process id of a program, or None while it is not running."""
@@ -158,10 +161,6 @@ class Supervisor:
         """Last lines of output of a program's present or last process."""
         return self._running[name].tail() if name in self._running else []
 
-    @property
-    def _pid_file(self) -> Path:
-        return self._folder / "processes.json"
-
     def _log_file(self, program: Program) -> Path:
         return self._folder / f"{program.name}.log"
 
@@ -170,13 +169,12 @@ class Supervisor:
             self._running[program.name] = Process(program, self._log_file(program), self._write_line)
         except OSError as error:
             raise ProgramFailed(f"{program.name} could not be started: {error}") from error
-        write_pid_file(self._pid_file, [process.pid for process in self._running.values()])
+        write_processes(self._folder / PROCESSES, [process.pid for process in self._running.values()])
 
     def _wait_ready(self, program: Program) -> None:
         process = self._running[program.name]
         while program.ready is not None and not program.ready():
-            if self._stop_requests:
-                raise StopRequested("stopped before everything was ready")
+            self._break_off()
             for running in self._running.values():
                 if (status := running.returncode()) is not None:
                     raise ProgramFailed(
@@ -185,6 +183,10 @@ class Supervisor:
             if process.age_s > program.ready_timeout_s:
                 raise ProgramFailed(f"{program.name} was not ready after {program.ready_timeout_s:g} s", tail=process.tail())
             time.sleep(POLL_S)
+
+    def _break_off(self) -> None:
+        if self._stop_requests:
+            raise StopRequested("a stop was requested")
 
     def _plan_restart(self, process: Process) -> None:
         name = process.program.name

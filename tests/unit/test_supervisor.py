@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.pid_file import end_leftovers, write_pid_file
 from infra.local.process import Program
+from infra.local.run_folder import PROCESSES, claimed, end_leftovers, write_processes
 from infra.local.supervisor import ProgramFailed, RestartPolicy, StopRequested, Supervisor
+from shared.errors import SettingsInvalid
 
 FAST = RestartPolicy(first_delay_s=0.05, quick_s=10, give_up_after=3)
 
@@ -194,13 +195,14 @@ def test_what_a_program_started_itself_ends_with_it(tmp_path: Path) -> None:
 
 def test_output_goes_to_the_log_file_and_only_loud_programs_are_shown(tmp_path: Path) -> None:
     lines = Lines()
-    loud = program("loud", "print('hello'); time.sleep(60)", tmp_path, ready=lambda: bool(lines.of("loud")))
     log_file = tmp_path / "run" / "quiet.log"
-    quiet = program("quiet", "print('hush'); time.sleep(60)", tmp_path, quiet=True, ready=lambda: log_file.read_text() != "")
-    for _ in range(2):
+    loud = program("loud", "print('hello'); time.sleep(60)", tmp_path)
+    quiet = program("quiet", "print('hush'); time.sleep(60)", tmp_path, quiet=True)
+    for run in (1, 2):
         with Supervisor([loud, quiet], folder=tmp_path / "run", write_line=lines.write) as supervisor:
             supervisor.start()
-    assert lines == [("loud", "hello"), ("loud", "hello")]
+            wait_for(lambda run=run: len(lines) == run and supervisor.tail("quiet"))
+    assert lines == [("loud", "hello")] * 2
     assert log_file.read_text() == "hush\n"
     assert log_file.with_suffix(".log.1").read_text() == "hush\n"
 
@@ -230,19 +232,24 @@ def test_killing_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
 
 def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
     orphan = subprocess.Popen(["sleep", "300"], start_new_session=True)
-    write_pid_file(tmp_path / "processes.json", [orphan.pid])
-    lines = Lines()
-    with Supervisor([], folder=tmp_path, write_line=lines.write) as supervisor:
-        supervisor.start()
+    write_processes(tmp_path / PROCESSES, [orphan.pid])
+    with claimed(tmp_path) as ended:
+        assert ended == [orphan.pid]
     assert orphan.wait(timeout=5) == -signal.SIGKILL
-    assert lines.of("granule") == [f"ended process {orphan.pid}, which an earlier run had left behind"]
+
+
+def test_a_folder_in_use_is_refused_and_freed_at_the_end(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(SettingsInvalid, match="another local stack is using"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path) as ended:
+        assert ended == []
 
 
 def test_a_process_that_only_has_the_number_of_an_old_one_is_spared(tmp_path: Path) -> None:
-    file = tmp_path / "processes.json"
+    file = tmp_path / PROCESSES
     bystander = subprocess.Popen(["sleep", "300"], start_new_session=True)
     try:
-        write_pid_file(file, [bystander.pid])
+        write_processes(file, [bystander.pid])
         file.write_text(file.read_text().replace('"created_s": ', '"created_s": 1'))
         assert end_leftovers(file) == []
         assert bystander.poll() is None
@@ -252,8 +259,8 @@ def test_a_process_that_only_has_the_number_of_an_old_one_is_spared(tmp_path: Pa
 
 
 def test_a_damaged_pid_file_does_not_stop_the_start(tmp_path: Path) -> None:
-    (tmp_path / "processes.json").write_text('[{"pid": 1')
-    assert end_leftovers(tmp_path / "processes.json") == []
+    (tmp_path / PROCESSES).write_text('[{"pid": 1')
+    assert end_leftovers(tmp_path / PROCESSES) == []
 
 
 def alive(pid: int) -> bool:

@@ -1,21 +1,51 @@
-"""The list of processes a supervisor has started, kept on disk so that the next one can end what a killed one left."""
+"""The folder that one supervisor at a time works in, with the list of processes it has started.
+
+The list is there for the next supervisor: it ends what a killed one left running.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from infra.local.process import kill_group
+from shared.errors import SettingsInvalid
 
+PROCESSES = "processes.json"
 END_TIMEOUT_S = 5.0
 
 
-def write_pid_file(file: Path, pids: Iterable[int]) -> None:
+@contextmanager
+def claimed(folder: Path) -> Iterator[list[int]]:
+    """Hold the folder for this process, after ending what an earlier owner left running; gives the ids of those.
+
+    Raises:
+        SettingsInvalid: another process holds the folder, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SettingsInvalid(f"cannot write to {folder}: {error.strerror}", field="DATA_DIR") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsInvalid(
+                f"another local stack is using {folder.resolve()}: stop it, or give this one a DATA_DIR of its own",
+                field="DATA_DIR",
+            ) from error
+        yield end_leftovers(folder / PROCESSES)
+
+
+def write_processes(file: Path, pids: Iterable[int]) -> None:
     """Replace the file by the running processes among `pids`, each with its start time.
 
     The start time tells a process from a later one that got the same number.
@@ -27,10 +57,7 @@ def write_pid_file(file: Path, pids: Iterable[int]) -> None:
 
 
 def end_leftovers(file: Path) -> list[int]:
-    """Kill the process groups a former supervisor left running, remove the file, and return their ids.
-
-    Call it only while no other supervisor can be using the file.
-    """
+    """Kill the process groups that the file lists and that still run, remove the file, and return their ids."""
     try:
         entries = json.loads(file.read_text())
     except FileNotFoundError:
