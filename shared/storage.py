@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class StoredObject:
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces of 64 KiB, then close the connection."""
         if self.body is not None:
-            with self.body as body:
+            with closing(self.body) as body:
                 yield from body.iter_chunks(CHUNK_BYTES)
 
 
