@@ -9,9 +9,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from infra.local.demo import PROMPT, Shop, describe
+from infra.local.demo import PROMPT, DemoFailed, Shop, describe
 from infra.local.run_folder import claimed
 from infra.local.stack import Stack, plan_stack
 from infra.local.supervisor import ProgramFailed, StopRequested, Supervisor
@@ -20,6 +21,7 @@ from shared.errors import GranuleError
 from shared.settings import Settings, load_settings
 
 DEMO_FILE = Path("out/tile.png")
+TAIL_LINES = 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,22 +63,30 @@ def demo(settings: Settings, terminal: Terminal) -> None:
     folder = settings.data_dir / "demo"
     token = settings.api_tokens[0].get_secret_value().partition(":")[2] if settings.api_tokens else None
     terminal.write("granule", "starting Redis, S3, a render worker, the courier and the API")
-    with _running(settings, terminal, folder=folder, port=0) as (stack, supervisor):
+    with _running(settings, terminal, folder=folder, port=0, quiet=True) as (stack, supervisor):
         shop = Shop(stack.url, token=token, check=supervisor.check)
-        made = shop.order(settings.model, PROMPT, terminal.console)
-        shop.download(made, DEMO_FILE)
+        try:
+            made = shop.order(settings.model, PROMPT, terminal.console)
+            shop.download(made, DEMO_FILE)
+        except DemoFailed:
+            for program in stack.programs:
+                terminal.write(program.name, "\n".join(supervisor.tail(program.name)[-TAIL_LINES:]))
+            raise
         sys.stdout.write(describe(made, DEMO_FILE) + "\n")
     shutil.rmtree(folder)
 
 
 @contextmanager
-def _running(settings: Settings, terminal: Terminal, *, folder: Path, port: int) -> Iterator[tuple[Stack, Supervisor]]:
-    """Everything is up inside the block and down behind it."""
+def _running(
+    settings: Settings, terminal: Terminal, *, folder: Path, port: int, quiet: bool = False
+) -> Iterator[tuple[Stack, Supervisor]]:
+    """Everything is up inside the block and down behind it. With `quiet` the programs' output goes to their log files only."""
     with claimed(folder) as ended:
         for pid in ended:
             terminal.write("granule", f"ended process {pid}, which an earlier run had left behind")
         stack = plan_stack(settings, os.environ, folder=folder, port=port)
-        supervisor = Supervisor(stack.programs, folder=folder, write_line=terminal.write)
+        programs = [replace(program, quiet=quiet or program.quiet) for program in stack.programs]
+        supervisor = Supervisor(programs, folder=folder, write_line=terminal.write)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, lambda *_: supervisor.request_stop())
         with supervisor:

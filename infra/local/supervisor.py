@@ -21,7 +21,10 @@ OWN_NAME = "granule"
 
 
 class ProgramFailed(GranuleError):
-    """A program ended or did not become ready while it was needed. `tail` holds its last lines of output."""
+    """A program ended or did not become ready while it was needed.
+
+    `tail` holds its last lines of output, unless they were shown as they came.
+    """
 
     code = "program_failed"
 
@@ -178,10 +181,10 @@ class Supervisor:
             for running in self._running.values():
                 if (status := running.returncode()) is not None:
                     raise ProgramFailed(
-                        f"{running.program.name} ended with status {status} before everything was ready", tail=running.tail()
+                        f"{running.program.name} ended with status {status} before everything was ready", tail=_unseen(running)
                     )
             if process.age_s > program.ready_timeout_s:
-                raise ProgramFailed(f"{program.name} was not ready after {program.ready_timeout_s:g} s", tail=process.tail())
+                raise ProgramFailed(f"{program.name} was not ready after {program.ready_timeout_s:g} s", tail=_unseen(process))
             time.sleep(POLL_S)
 
     def _break_off(self) -> None:
@@ -197,8 +200,12 @@ class Supervisor:
         if failures >= self._restart.give_up_after:
             raise ProgramFailed(
                 f"{name} ended {failures} times in a row, last with status {process.returncode()}; giving up",
-                tail=process.tail(),
+                tail=_unseen(process),
             )
         delay_s = self._restart.first_delay_s * 2 ** (failures - 1)
         self._restart_at_s[name] = time.monotonic() + delay_s
         self._write_line(OWN_NAME, f"{name} ended with status {process.returncode()}; starting it again in {delay_s:g} s")
+
+
+def _unseen(process: Process) -> list[str]:
+    return process.tail() if process.program.quiet else []

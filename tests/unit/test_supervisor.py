@@ -84,7 +84,7 @@ def test_a_background_program_lets_the_next_one_start_and_is_awaited_at_the_end(
 
 def test_a_start_that_fails_names_the_program_and_shows_its_last_lines(tmp_path: Path) -> None:
     good = program("good", SERVE.format(name="good", delay=0), tmp_path, ready=lambda: "ready-good" in events(tmp_path))
-    bad = program("bad", "print('no such key: colour'); sys.exit(7)", tmp_path, ready=lambda: False)
+    bad = program("bad", "print('no such key: colour'); sys.exit(7)", tmp_path, ready=lambda: False, quiet=True)
     with (
         pytest.raises(ProgramFailed, match="bad ended with status 7") as caught,
         Supervisor([good, bad], folder=tmp_path / "run", write_line=Lines().write) as supervisor,
@@ -95,7 +95,7 @@ def test_a_start_that_fails_names_the_program_and_shows_its_last_lines(tmp_path:
 
 
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    missing = Program(name="missing", command=("/no/such/server",), env={}, cwd=tmp_path, ready=lambda: False)
+    missing = Program(name="missing", command=("/no/such/server",), env={}, cwd=tmp_path, ready=lambda: False, quiet=True)
     with (
         pytest.raises(ProgramFailed) as caught,
         Supervisor([missing], folder=tmp_path / "run", write_line=Lines().write) as supervisor,
@@ -142,7 +142,7 @@ def test_a_killed_program_is_started_again_and_the_others_are_left_alone(tmp_pat
 
 def test_quick_failures_are_answered_ever_later_and_then_not_at_all(tmp_path: Path) -> None:
     lines = Lines()
-    crashing = program("crashing", "log('start'); print('boom'); sys.exit(3)", tmp_path)
+    crashing = program("crashing", "log('start'); print('boom'); sys.exit(3)", tmp_path, quiet=True)
     with Supervisor([crashing], folder=tmp_path / "run", write_line=lines.write, restart=FAST) as supervisor:
         supervisor.start()
         with pytest.raises(ProgramFailed, match="ended 3 times in a row, last with status 3") as caught:
