@@ -7,7 +7,7 @@ rules that official clients insist on: `error` and `logs` are strings, `urls` ho
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -124,7 +124,7 @@ def file_url(base_url: str, token: str, filename: str) -> str:
     return f"{base_url}/v1/files/{token}/{quote(filename)}"
 
 
-def compact_json(body: Mapping[str, Any]) -> bytes:
+def compact_json(body: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """Serialise byte for byte as JavaScript's `JSON.stringify` would, in UTF-8.
 
     Receivers that parse a webhook and write it again before they check its signature then see the bytes that were signed:

@@ -1,0 +1,53 @@
+"""What the views work with: the parts that `create_app` put together, reached through the current application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from flask import current_app, g, request
+
+from api.auth import Tokens
+from shared.job_store import JobStore
+from shared.jobs import Lane
+from shared.manifest import Catalog
+from shared.settings import Settings
+from shared.storage import Storage
+from shared.worker_registry import WorkerRegistry
+
+EXTENSION = "granule"
+
+
+class Enqueue(Protocol):
+    """Tells a model's workers about a job. Raises StoreUnavailable when no message could be sent."""
+
+    def __call__(self, job_id: str, *, model: str, lane: Lane) -> None:
+        """Send the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of one application."""
+
+    settings: Settings
+    store: JobStore
+    enqueue: Enqueue
+    storage: Storage
+    catalog: Catalog
+    workers: WorkerRegistry
+    tokens: Tokens
+
+
+def context() -> Context:
+    """Return the parts of the application that serves this request."""
+    return cast(Context, current_app.extensions[EXTENSION])
+
+
+def base_url() -> str:
+    """Return the start of every URL that is handed out, without a slash at its end."""
+    return (context().settings.public_url or request.root_url).rstrip("/")
+
+
+def authenticate() -> None:
+    """Put the caller's tenant into `g.tenant`, before a view that is not public. Raises Unauthenticated."""
+    g.tenant = context().tokens.tenant_of(request)

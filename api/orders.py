@@ -1,0 +1,176 @@
+"""From a checked request to a recorded job: what is ordered, whether it is a repeat, and how long the answer is held."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Response, g, request
+
+from api.context import Context, base_url, context
+from api.hold import hold_s
+from api.params import PredictionBody, check_body, check_idempotency_key, read_json
+from api.problems import VersionRefused
+from api.responses import json_response
+from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
+from shared.filenames import file_name
+from shared.job_store import Created
+from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, Lane, RenderSpec, Status, new_id, new_seed
+from shared.manifest import Manifest
+from shared.prompts import parse_negative_prompt, parse_prompt
+from shared.webhooks import check_url
+from shared.wire import prediction
+
+FILE_TOKEN_BYTES = 24
+
+SEEDED_REPEAT_S = 10.0
+"""A body with a seed has one right picture, so the same body again within this time is the same order."""
+
+RETRY_REPEAT_S = 150.0
+"""A client that counts its retries may have waited out a time-out of 60 s twice before it sends the same body again."""
+
+log = logging.getLogger(__name__)
+
+
+def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) -> Response:
+    """Record the job that the request's body asks for, and answer with its prediction: 201, or 200 for a repeat.
+
+    `manifest` is the model that the address names; without it the body's `version` must. `job_id` is an id the caller chose.
+    """
+    parts = context()
+    raw = read_json(request)
+    body = check_body(raw)
+    if job_id is not None and body.id not in (None, job_id):
+        raise InputInvalid("the id in the body differs from the one in the address", field="id")
+    manifest = _manifest_for(body, manifest, parts)
+    spec = _job_spec(body, raw["input"], manifest, parts, job_id or new_id())
+    key = check_idempotency_key(request.headers.get("Idempotency-Key"))
+    try:
+        created = parts.store.create(
+            spec,
+            body_hash=_body_hash(raw, manifest),
+            queue_max_jobs=parts.settings.queue_max_jobs,
+            idempotency_key=key,
+            repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
+        )
+    except IdempotencyConflict as error:
+        if job_id is None:
+            raise
+        raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id") from error
+    if created.is_new:
+        _announce(parts, spec)
+    return _answer(parts, created)
+
+
+def _manifest_for(body: PredictionBody, named: Manifest | None, parts: Context) -> Manifest:
+    if body.version is None:
+        if named is None:
+            raise InputInvalid("version is required here: a version id, owner/name:id or owner/name", field="version")
+        return named
+    try:
+        manifest = parts.catalog.by_version(body.version)
+    except ModelUnknown as error:
+        raise VersionRefused(error.detail, field="version") from error
+    if named is not None and manifest is not named:
+        raise VersionRefused(f"version {body.version!r} does not belong to {named.slug}", field="version")
+    return manifest
+
+
+def _job_spec(body: PredictionBody, given: dict[str, Any], manifest: Manifest, parts: Context, job_id: str) -> JobSpec:
+    """Fill in all that the caller left open. `given` is the input as it was sent, which the prediction echoes."""
+    wanted, render = body.input, manifest.render
+    try:
+        parsed = parse_prompt(wanted.prompt, manifest, parts.settings.prompt_policy)
+        negative = parse_negative_prompt(
+            manifest.prompt.negative_prompt if wanted.negative_prompt is None else wanted.negative_prompt, manifest
+        )
+    except PromptInvalid as error:
+        raise PromptInvalid(error.detail, field=f"input.{error.field}") from error
+    seed = new_seed() if wanted.seed in (None, -1) else int(wanted.seed)
+    extension = "jpg" if wanted.output_format == "jpeg" else wanted.output_format
+    webhook, events = _webhook_of(body, parts)
+    return JobSpec(
+        id=job_id,
+        tenant=g.tenant,
+        model=manifest.slug,
+        version=manifest.version,
+        lane=Lane.NORMAL,
+        input=given,
+        render=RenderSpec(
+            prompt=parsed.prompt,
+            negative_prompt=negative or None,
+            seed=seed,
+            num_inference_steps=render.num_inference_steps,
+            guidance_scale=render.guidance_scale,
+            width_px=render.width_px,
+            height_px=render.height_px,
+            output_format=extension,
+            output_quality=wanted.output_quality,
+        ),
+        mix=[(color.name, share) for color, share in parsed.mix.ordered] if parsed.mix else [],
+        warnings=list(parsed.warnings),
+        base_url=base_url(),
+        file_token=secrets.token_urlsafe(FILE_TOKEN_BYTES),
+        filename=file_name(datetime.now(UTC).date(), parsed.text, seed, extension),
+        webhook=webhook,
+        webhook_events=events,
+    )
+
+
+def _webhook_of(body: PredictionBody, parts: Context) -> tuple[str | None, list[Event]]:
+    """Return the receiver's address, checked, and the events it gets. The older spelling counts where the newer is unset."""
+    if body.webhook is not None:
+        url, field, wanted = body.webhook, "webhook", body.webhook_events_filter
+    elif body.webhook_completed is not None:
+        url, field, wanted = body.webhook_completed, "webhook_completed", [Event.COMPLETED]
+    else:
+        return None, []
+    if parts.settings.webhook_secret is None:
+        raise WebhookUrlRefused("this server sends no webhooks: its operator has set no signing secret", field=field)
+    check_url(url, parts.settings, field=field)
+    return url, list(DEFAULT_EVENTS if wanted is None else dict.fromkeys(wanted))
+
+
+def _body_hash(raw: dict[str, Any], manifest: Manifest) -> str:
+    """Identify an order: two bodies that differ in the spelling of the version, key order or spacing alone are the same."""
+    order = {name: value for name, value in raw.items() if name not in ("version", "id")} | {"version": manifest.version}
+    return hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
+
+
+def _repeat_window_s(body: PredictionBody) -> float:
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    if retries.isascii() and retries.isdigit() and int(retries) > 0:
+        return RETRY_REPEAT_S
+    return 0.0 if body.input.seed in (None, -1) else SEEDED_REPEAT_S
+
+
+def _announce(parts: Context, spec: JobSpec) -> None:
+    try:
+        parts.enqueue(spec.id, model=spec.model, lane=spec.lane)
+    except StoreUnavailable:
+        # The record says that the job waits; the sweep announces it when the broker is back.
+        log.warning("job %s is recorded, but its message could not be sent", spec.id, extra={"job_id": spec.id})
+
+
+def _answer(parts: Context, created: Created) -> Response:
+    job, position = created.job, created.queue_position
+    hold = hold_s(request.headers, hold_max_s=parts.settings.hold_max_s)
+    if hold is not None and not job.status.is_terminal:
+        try:
+            job = parts.store.wait(job.id, hold)
+            position = parts.store.position(job) if job.status is Status.QUEUED else None
+        except StoreUnavailable:
+            # The job is on record: an error now would only make the caller order it again.
+            log.warning("the hold of job %s ended early: no answer from Redis", job.id, extra={"job_id": job.id})
+    body = prediction(job, base_url=base_url(), queue_position=position)
+    if hold is not None and not job.status.is_terminal:
+        # Official clients that asked to wait take every other status for an end, and would hand out an empty result.
+        body["status"] = "starting"
+    headers = {"Location": body["urls"]["get"]}
+    if not created.is_new:
+        headers["Idempotent-Replayed"] = "true"
+    return json_response(body, 201 if created.is_new else 200, headers)

@@ -1,0 +1,112 @@
+"""The body of a create, checked. The API's own description of it is generated from these same models."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.wrappers import Request
+
+from api.problems import BodyInvalid, InvalidField
+from shared.errors import InputInvalid
+from shared.jobs import Event
+from shared.prompts import MAX_CHARACTERS
+
+SEED_MAX = 2**32 - 1
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+
+
+class PredictionInput(BaseModel):
+    """What to draw. Keys that are not listed are passed over: clients of other models send sizes and counts."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", title="Input")
+
+    prompt: Text = Field(
+        description="The mix, as colours with their shares of 100 percent.",
+        examples=["50% red, 30% black, 20% pearl"],
+    )
+    negative_prompt: Text | None = Field(None, description="What to keep out of the picture. Unset: the model's own.")
+    seed: Annotated[StrictInt, Field(ge=-1, le=SEED_MAX)] | None = Field(
+        None, description="The same seed and prompt give the same picture. Unset or -1: one is chosen and returned."
+    )
+    output_format: Literal["png", "jpg", "jpeg", "webp"] = Field("png", description="File format of the picture.")
+    output_quality: Annotated[StrictInt, Field(ge=1, le=100)] = Field(
+        95, description="Quality of jpg and webp, 1 to 100; png has no loss."
+    )
+
+
+class PredictionBody(BaseModel):
+    """The body of a create."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="PredictionRequest")
+
+    input: PredictionInput
+    version: str | None = Field(
+        None, max_length=300, description="Version id, `owner/name:id` or `owner/name`; required at /v1/predictions."
+    )
+    webhook: str | None = Field(None, description="Public https address that is told about events of this prediction.")
+    webhook_events_filter: list[Event] | None = Field(
+        None, description="Which events are sent. Unset: output and completed.", max_length=len(Event)
+    )
+    webhook_completed: str | None = Field(None, description="Older spelling of a webhook for the completed event alone.")
+    stream: bool | None = Field(None, description="Accepted for Replicate's clients; one picture is not streamed.")
+    id: str | None = Field(None, description="With PUT: the same id as in the address, or nothing.")
+
+
+def read_json(request: Request) -> dict[str, Any]:
+    """Return the body as a JSON object whose text can be written as UTF-8.
+
+    Raises:
+        UnsupportedMediaType: it is not declared as JSON. A page of another origin can send everything else unasked.
+        InputInvalid: it is not valid JSON, or not an object.
+    """
+    if not request.is_json:
+        raise UnsupportedMediaType("send the body as Content-Type: application/json")
+    try:
+        body = json.loads(request.get_data(), parse_constant=_refuse_constant)
+        json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputInvalid("the body is not valid JSON", field="body") from error
+    if not isinstance(body, dict):
+        raise InputInvalid("the body must be a JSON object", field="body")
+    return body
+
+
+def check_body(body: dict[str, Any]) -> PredictionBody:
+    """Check a create's body. Raises BodyInvalid, which lists every field that is wrong."""
+    try:
+        return PredictionBody.model_validate(body)
+    except ValidationError as error:
+        fields = [_invalid_field(item["type"], item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+        detail = "; ".join(f"{field['field']}: {field['description']}" for field in fields)
+        raise BodyInvalid(detail, fields) from error
+
+
+def check_job_id(job_id: str) -> str:
+    """Return an id that a caller chose. Raises InputInvalid unless it is 1 to 64 letters, digits, _ and -."""
+    if not JOB_ID.fullmatch(job_id):
+        raise InputInvalid("a prediction's id is 1 to 64 letters, digits, _ and -", field="id")
+    return job_id
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """Return the key as it is. Raises InputInvalid unless it is 1 to 255 printable ASCII characters without spaces."""
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise InputInvalid("a key is 1 to 255 printable ASCII characters without spaces", field="Idempotency-Key")
+    return key
+
+
+def _invalid_field(kind: str, location: tuple[int | str, ...], message: str) -> InvalidField:
+    if kind == "extra_forbidden":
+        message = f"unknown field; known are {', '.join(PredictionBody.model_fields)}"
+    return {"type": kind, "field": ".".join(map(str, location)), "description": message}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,59 @@
+"""Predictions: create, read, list, cancel. Mounted under every address that some official client builds for them."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, g, request
+
+from api.context import authenticate, base_url, context
+from api.orders import place_order
+from api.pages import predictions_page
+from api.params import check_job_id
+from api.responses import json_response
+from shared.errors import NotFound
+from shared.jobs import Job
+from shared.wire import prediction
+
+blueprint = Blueprint("predictions", __name__)
+blueprint.before_request(authenticate)
+
+
+@blueprint.post("")
+def create_prediction() -> Response:
+    """Order a picture from the model version that the body names."""
+    return place_order()
+
+
+@blueprint.put("/<prediction_id>")
+def put_prediction(prediction_id: str) -> Response:
+    """Order a picture under an id of your own; sent again, it answers with the same prediction."""
+    return place_order(job_id=check_job_id(prediction_id))
+
+
+@blueprint.get("")
+def list_predictions() -> Response:
+    """List your predictions, newest first."""
+    return json_response(predictions_page(context().store, g.tenant, request.args, base_url=base_url()))
+
+
+@blueprint.get("/<prediction_id>")
+def get_prediction(prediction_id: str) -> Response:
+    """Read a prediction."""
+    job, position = _own_job(prediction_id)
+    return json_response(prediction(job, base_url=base_url(), queue_position=position))
+
+
+@blueprint.post("/<prediction_id>/cancel")
+def cancel_prediction(prediction_id: str) -> Response:
+    """Call a prediction off. One that is being drawn reads as canceled when its worker has let go."""
+    _own_job(prediction_id)
+    context().store.cancel(prediction_id)
+    job, position = _own_job(prediction_id)
+    return json_response(prediction(job, base_url=base_url(), queue_position=position))
+
+
+def _own_job(prediction_id: str) -> tuple[Job, int | None]:
+    """Return a job of the caller's and its place in line. Raises NotFound for one of somebody else's as for none."""
+    job, position = context().store.view(prediction_id)
+    if job.spec.tenant != g.tenant:
+        raise NotFound(f"no prediction {prediction_id!r}")
+    return job, position

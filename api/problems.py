@@ -1,0 +1,122 @@
+"""Errors as HTTP: which status each one is, and its body as `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NotRequired
+
+from flask import Flask, Response
+from typing_extensions import TypedDict
+from werkzeug.exceptions import HTTPException
+
+from shared.errors import (
+    Gone,
+    GranuleError,
+    IdempotencyConflict,
+    InputInvalid,
+    NotFound,
+    QueueFull,
+    StorageUnavailable,
+    StoreUnavailable,
+    Unauthenticated,
+)
+from shared.wire import compact_json
+
+MEDIA_TYPE = "application/problem+json"
+UNAVAILABLE_RETRY_AFTER_S = 5
+
+
+class InvalidField(TypedDict):
+    """One complaint about the request: a stable word for its kind, the dotted path of the field, and a sentence."""
+
+    type: str
+    field: str
+    description: str
+
+
+class Problem(TypedDict):
+    """The body of every error. `code` is the stable word of `shared.errors`, or HTTP's own for a wrong method or address."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    invalid_fields: NotRequired[list[InvalidField]]
+
+
+class BodyInvalid(InputInvalid):
+    """The request's body breaks its schema in one or more places, listed in `invalid_fields`."""
+
+    def __init__(self, detail: str, invalid_fields: Sequence[InvalidField]) -> None:
+        super().__init__(detail)
+        self.invalid_fields = list(invalid_fields)
+
+
+class VersionRefused(InputInvalid):
+    """The body names a model version that this server does not have."""
+
+    code = "model_unknown"
+
+
+PROBLEMS: dict[type[GranuleError], tuple[HTTPStatus, str]] = {
+    Unauthenticated: (HTTPStatus.UNAUTHORIZED, "Unauthenticated"),
+    NotFound: (HTTPStatus.NOT_FOUND, "Not found"),
+    Gone: (HTTPStatus.GONE, "Gone"),
+    VersionRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid version or not permitted"),
+    InputInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "Input validation failed"),
+    IdempotencyConflict: (HTTPStatus.UNPROCESSABLE_ENTITY, "Idempotency key reused"),
+    QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
+    StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable"),
+    StorageUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable"),
+    GranuleError: (HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"),
+}
+"""Status and title of each error; a class that is not listed has its parent's."""
+
+
+def register_problems(app: Flask) -> None:
+    """Make every error that leaves a view a problem document: ours, those of HTTP itself, and bugs (500, logged)."""
+    app.register_error_handler(GranuleError, _from_error)
+    app.register_error_handler(HTTPException, _from_http)
+
+
+def _from_error(error: GranuleError) -> Response:
+    status, title = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+    fields: list[InvalidField] = []
+    if isinstance(error, BodyInvalid):
+        fields = error.invalid_fields
+    elif error.field is not None:
+        fields = [{"type": error.code, "field": error.field, "description": error.detail}]
+    response = _problem(status, title, error.detail, error.code, fields)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, QueueFull):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        response.headers["x-should-retry"] = "true"
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(UNAVAILABLE_RETRY_AFTER_S)
+    return response
+
+
+def _from_http(error: HTTPException) -> Response:
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "internal_error" if status == HTTPStatus.INTERNAL_SERVER_ERROR else error.name.lower().replace(" ", "_")
+    response = _problem(status, error.name, error.description or error.name, code)
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+def _problem(status: int, title: str, detail: str, code: str, invalid_fields: Sequence[InvalidField] = ()) -> Response:
+    body: Problem = {
+        "type": f"urn:granule:problem:{code}",
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+    }
+    if invalid_fields:
+        body["invalid_fields"] = list(invalid_fields)
+    return Response(compact_json(body), status=int(status), content_type=MEDIA_TYPE)

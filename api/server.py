@@ -1,0 +1,91 @@
+"""The API: `gunicorn 'api.server:create_app()'`. Puts the parts together and mounts the views; connects to nothing."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from functools import partial
+
+from flask import Blueprint, Flask, Response, g, request
+
+from api import files, health, models, openapi, predictions
+from api.auth import Tokens
+from api.context import EXTENSION, Context, Enqueue
+from api.problems import register_problems
+from shared.job_store import JobStore, connect_store
+from shared.manifest import Catalog, load_catalog
+from shared.queue import enqueue_render, make_celery
+from shared.redis_client import connect
+from shared.settings import Settings, load_settings
+from shared.storage import Storage, connect_storage
+from shared.worker_registry import WorkerRegistry, connect_workers
+
+REQUEST_ID_HEADER = "X-Request-Id"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+BASES = ("/v1", "/v1/v1", "")
+"""One official client adds /v1 to its base URL and two do not: mounted three times, the API is found by all of them,
+whichever form somebody configured. The first is the one that is handed out."""
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    store: JobStore | None = None,
+    enqueue: Enqueue | None = None,
+    storage: Storage | None = None,
+    catalog: Catalog | None = None,
+    workers: WorkerRegistry | None = None,
+) -> Flask:
+    """Build the WSGI application. Every part that is not given is built as the settings say, or the environment.
+
+    Raises:
+        SettingsInvalid: a setting cannot work.
+        ManifestInvalid: a model's manifest cannot be used.
+    """
+    settings = settings or load_settings()
+    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
+    app.url_map.strict_slashes = False
+    app.extensions[EXTENSION] = Context(
+        settings=settings,
+        store=store or connect_store(settings, redis),
+        enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
+        storage=storage or connect_storage(settings),
+        catalog=catalog or load_catalog(settings.models_dir, settings.version_aliases),
+        workers=workers or connect_workers(settings, redis),
+        tokens=Tokens(settings),
+    )
+    app.before_request(_name_request)
+    app.after_request(_show_request_name)
+    register_problems(app)
+    _mount(app)
+    return app
+
+
+def _mount(app: Flask) -> None:
+    for base in BASES:
+        _mount_at(app, predictions.blueprint, f"{base}/predictions")
+        _mount_at(app, models.blueprint, base)
+    _mount_at(app, predictions.blueprint, "/v1/jobs")
+    _mount_at(app, files.blueprint, "/v1/files")
+    _mount_at(app, health.blueprint, "")
+    _mount_at(app, openapi.blueprint, "")
+
+
+def _mount_at(app: Flask, views: Blueprint, prefix: str) -> None:
+    """Mount a blueprint once more; its first address keeps the plain endpoint names."""
+    name = views.name if views.name not in app.blueprints else f"{views.name}@{prefix or '/'}".replace(".", "_")
+    app.register_blueprint(views, url_prefix=prefix, name=name)
+
+
+def _name_request() -> None:
+    """Keep the caller's name for this request if it is a harmless one, so that both sides' logs can be matched."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _show_request_name(response: Response) -> Response:
+    response.headers[REQUEST_ID_HEADER] = g.request_id
+    return response
