@@ -29,12 +29,12 @@ _WIDTHS = (32, 64)
 
 def build_text_encoder() -> CLIPTextModel:
     """Return encoder 1 (width 32) with weights from torch's current random state."""
-    return CLIPTextModel(CLIPTextConfig(**_text_fields(_WIDTHS[0], "quick_gelu")))
+    return CLIPTextModel(_text_config(_WIDTHS[0], "quick_gelu"))
 
 
 def build_text_encoder_2() -> CLIPTextModelWithProjection:
     """Return encoder 2 (width 64, projected) with weights from torch's current random state."""
-    return CLIPTextModelWithProjection(CLIPTextConfig(**_text_fields(_WIDTHS[1], "gelu"), projection_dim=_WIDTHS[1]))
+    return CLIPTextModelWithProjection(_text_config(_WIDTHS[1], "gelu"))
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -187,17 +187,18 @@ def build_checkpoint(folder: Path, *, seed: int = 0) -> None:
         write_tensors({"clip_l": clip_l, "clip_g": clip_g}, folder / EMBEDDINGS_FILE)
 
 
-def _text_fields(width: int, activation: str) -> dict[str, object]:
-    return {
-        "vocab_size": _VOCABULARY_SIZE,
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": 5,
-        "num_attention_heads": width // 8,
-        "max_position_embeddings": 77,
-        "hidden_act": activation,
-        "bos_token_id": 0,
+def _text_config(width: int, activation: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=_VOCABULARY_SIZE,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=5,
+        num_attention_heads=width // 8,
+        max_position_embeddings=77,
+        hidden_act=activation,
+        bos_token_id=0,
         # SDXL ships 2 here, which makes CLIP pool at the highest token id; every LoRA and embedding was trained so.
-        "eos_token_id": 2,
-        "pad_token_id": 1,
-    }
+        eos_token_id=2,
+        pad_token_id=1,
+    )
