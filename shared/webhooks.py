@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from standardwebhooks import Webhook
@@ -34,6 +34,10 @@ TRANSLATED = (
     IPv6Network("2002::/16"),  # 6to4
 )
 """IPv6 ranges that carry an IPv4 address inside. A receiver that has one is better named by it, so all are refused."""
+
+
+PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
+"""Some Python releases call single addresses of it public; one of them is a cloud's metadata service."""
 
 
 def check_url(url: str, settings: Settings, *, field: str = "webhook") -> None:
@@ -72,6 +76,8 @@ def is_public_address(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address) and (
         address.scope_id is not None or address.is_site_local or any(address in network for network in TRANSLATED)
     ):
+        return False
+    if address in PROTOCOL_ASSIGNMENTS:
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
