@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.errors import WeightsInvalid
@@ -25,15 +24,14 @@ INDEX_FILE = "model_index.json"
 PIPELINE_CLASS = "StableDiffusionXLPipeline"
 # Part of the pipeline (also its folder) -> its class and the name its weights file begins with.
 MODEL_PARTS: dict[str, tuple[Any, str]] = {
-    "unet": (UNet2DConditionModel, "diffusion_pytorch_model"),
-    "vae": (AutoencoderKL, "diffusion_pytorch_model"),
     "text_encoder": (CLIPTextModel, "model"),
     "text_encoder_2": (CLIPTextModelWithProjection, "model"),
+    "vae": (AutoencoderKL, "diffusion_pytorch_model"),
+    "unet": (UNet2DConditionModel, "diffusion_pytorch_model"),
 }
 TOKENIZER_PARTS = ("tokenizer", "tokenizer_2")
 # Full precision first: half-precision files are taken where they are the only ones.
 VARIANTS = (None, "fp16")
-_LIBRARY_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,11 @@ def load_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: s
     index = _read_index(folder)
     found = {part: _find_weights(folder / part, stem) for part, (_, stem) in MODEL_PARTS.items()}
     for part in (*MODEL_PARTS, *TOKENIZER_PARTS):
-        for path in sorted((folder / part).glob("*.json")) + sorted((folder / part).glob("*.txt")):
-            read_opening(path)
+        _check_texts(folder / part)
     files = [inspect_file(path) for paths, _ in found.values() for path in paths]
     digest = _check_digest(folder, files, sha256)
-    parts = {part: _load_model(folder / part, kind, found[part][1]) for part, (kind, _) in MODEL_PARTS.items()}
     tokenizers = {part: _load_tokenizer(folder / part) for part in TOKENIZER_PARTS}
+    parts = {part: _load_model(folder / part, kind, found[part][1]) for part, (kind, _) in MODEL_PARTS.items()}
     for tokenizer, encoder in zip(tokenizers.values(), (parts["text_encoder"], parts["text_encoder_2"]), strict=True):
         _check_tokenizer(folder, tokenizer, encoder)
     vae_config = parts["vae"].config
@@ -99,13 +96,24 @@ def load_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: s
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX_FILE
+    index: dict[str, Any] = _read_json(folder / INDEX_FILE)
+    return index
+
+
+def _read_json(path: Path) -> Any:
     read_opening(path)
     try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WeightsInvalid(f"{path} is not JSON: {error}; fetch the file again") from error
-    return index
+
+
+def _check_texts(folder: Path) -> None:
+    """Look at configurations and vocabularies, whose damage the libraries report in words that name no file."""
+    for path in sorted(folder.glob("*.txt")):
+        read_opening(path)
+    for path in sorted(folder.glob("*.json")):
+        _read_json(path)
 
 
 def _find_weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
@@ -118,8 +126,8 @@ def _find_weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
             return [whole], variant
         if shards.exists():
             try:
-                names = set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())
-            except (OSError, ValueError, KeyError, AttributeError) as error:
+                names = set(_read_json(shards)["weight_map"].values())
+            except (KeyError, TypeError, AttributeError) as error:
                 raise WeightsInvalid(f"{shards} is no index of shards: {error!r}; fetch the file again") from error
             return [folder / name for name in sorted(names)], variant
     pickles = sorted(path.name for path in folder.glob("*.bin"))
@@ -147,7 +155,7 @@ def _load_model(folder: Path, kind: Any, variant: str | None) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except _LIBRARY_ERRORS as error:
+    except Exception as error:  # a damaged configuration fails in whatever class the code it misleads happens to raise
         raise WeightsInvalid(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if absent:
@@ -161,7 +169,7 @@ def _load_model(folder: Path, kind: Any, variant: str | None) -> Any:
 def _load_tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except _LIBRARY_ERRORS as error:
+    except Exception as error:  # the tokenizers library raises no narrower class
         raise WeightsInvalid(f"{folder} cannot be loaded as a CLIP tokenizer: {error}") from error
     return tokenizer
 
