@@ -164,7 +164,7 @@ class JobStore:
         Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim.
         None means the job was left alone.
         """
-        error = JobError("worker_lost", f"the render worker died {self._max_attempts} times while it was working on this job")
+        error = JobError("worker_lost", f"the render worker died or broke down {self._max_attempts} times over this job")
         fence_text = "" if fence is None else str(fence)
         return _status_or_none(
             self._run("expire", job_id, fence_text, self._max_attempts, _error_json(error), self._retention_ms)

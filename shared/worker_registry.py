@@ -8,6 +8,7 @@ from typing import cast
 from redis import Redis
 
 from shared.redis_client import answering
+from shared.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,8 @@ class WorkerRegistry:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}worker:{name}"
+
+
+def connect_workers(settings: Settings, redis: Redis) -> WorkerRegistry:
+    """Build the register as the settings say: a worker that missed three heartbeats counts as gone. Nothing is sent yet."""
+    return WorkerRegistry(redis, prefix=settings.redis_prefix, ttl_s=settings.heartbeat_s * 3)

@@ -7,6 +7,7 @@ one. `python -m worker.guardian` is the entry point of a render worker; torch is
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -29,7 +30,7 @@ from shared.logs import configure_logging
 from shared.queue import enqueue_render, make_celery, render_queue
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
-from shared.worker_registry import WorkerInfo, WorkerRegistry
+from shared.worker_registry import WorkerInfo, WorkerRegistry, connect_workers
 from worker.pulse import Holding, Idle, Ping, Ready, Step, parse
 
 log = logging.getLogger("granule.guardian")
@@ -230,14 +231,17 @@ class Guardian:
 
 def main() -> int:
     """Run the guardian of one render worker of the configured model until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m worker.guardian", description="Runs one render worker and guards it.")
+    parser.add_argument("--app", default="worker.tasks", help="module of the Celery app (default: %(default)s)")
+    app = parser.parse_args().app
     settings = load_settings()
     configure_logging(settings)
     redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
     guardian = Guardian(
-        worker_command(settings),
+        worker_command(settings, app),
         settings=settings,
         store=connect_store(settings, redis),
-        workers=WorkerRegistry(redis, prefix=settings.redis_prefix, ttl_s=settings.heartbeat_s * 3),
+        workers=connect_workers(settings, redis),
         celery=make_celery(settings),
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -245,11 +249,11 @@ def main() -> int:
     return guardian.run()
 
 
-def worker_command(settings: Settings) -> list[str]:
-    """The Celery command line of a render worker: one process, one job at a time, this model's queue only."""
+def worker_command(settings: Settings, app: str) -> list[str]:
+    """Return the Celery command line of a render worker: one process, one job at a time, this model's queue only."""
     options = ["--pool", "solo", "--concurrency", "1", "--queues", render_queue(settings.model)]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
-    return [sys.executable, "-m", "celery", "--app", "worker.tasks", "worker", *options, *quiet]
+    return [sys.executable, "-m", "celery", "--app", app, "worker", *options, *quiet]
 
 
 if __name__ == "__main__":

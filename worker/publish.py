@@ -62,7 +62,11 @@ def _composition(job: Job, pixels: NDArray[np.uint8], station: Station) -> tuple
     known = [(color, share) for color, share in ordered if color is not None]
     if not known or len(known) < len(ordered):
         return None, None
-    measured = measure_composition(pixels, known)
+    try:
+        measured = measure_composition(pixels, known)
+    except Exception:  # a measurement must never decide what becomes of a job
+        log.exception("the composition of job %s could not be measured", job.id, extra={"job_id": job.id})
+        return None, None
     return [asdict(part) for part in measured.parts], measured.color_error
 
 

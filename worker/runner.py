@@ -62,6 +62,9 @@ def run_job(job_id: str, station: Station) -> None:
             reason = JobError(error.code, error.detail)
             _settle(job, lambda: station.store.fail(job.id, job.fence, reason))
             discard(job, station)
+        except Exception:  # an error that nobody foresaw counts as a crash, at once and not by the lease
+            log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
+            station.store.expire(job.id, fence=job.fence)
 
 
 def _render_and_publish(job: Job, station: Station) -> None:

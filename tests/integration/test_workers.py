@@ -1,0 +1,215 @@
+"""Jobs through real guardians, Celery workers and couriers; only the pipeline is a stand-in."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from shared.job_store import JobStore, connect_store
+from shared.jobs import Job, Lane, RenderSpec, Status
+from shared.queue import enqueue_render, make_celery
+from shared.redis_client import connect
+from shared.settings import Settings
+from shared.storage import Storage, connect_storage
+from shared.worker_registry import WorkerRegistry, connect_workers
+from tests.contracts.jobs import MODEL, new_spec
+from tests.integration.conftest import S3Location
+from tests.integration.processes import Processes, wait_until
+
+
+@pytest.fixture
+def settings(redis_url: str, s3: S3Location) -> Settings:
+    return s3.settings(Settings(redis_url=redis_url, lease_s=3, heartbeat_s=0.5, step_limit_s=5, grace_s=2))
+
+
+@pytest.fixture
+def store(settings: Settings) -> JobStore:
+    return connect_store(settings, connect(settings.redis_url, timeout_s=5))
+
+
+@pytest.fixture
+def workers(settings: Settings) -> WorkerRegistry:
+    return connect_workers(settings, connect(settings.redis_url, timeout_s=5))
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    return connect_storage(settings)
+
+
+@pytest.fixture
+def celery(settings: Settings) -> Celery:
+    return make_celery(settings)
+
+
+@pytest.fixture
+def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(settings, tmp_path)
+    yield started
+    started.stop()
+
+
+def submit(store: JobStore, celery: Celery | None, prompt: str = "50% red, 50% black") -> str:
+    render = RenderSpec(prompt, None, 42, 5, 7.0, 64, 64, "png", 90)
+    job_id = store.create(new_spec(render=render), body_hash="h", queue_max_jobs=100).job_id
+    if celery is not None:
+        enqueue_render(celery, job_id, model=MODEL, lane=Lane.NORMAL)
+    return job_id
+
+
+def ended(store: JobStore, job_id: str, *, timeout_s: float = 40.0) -> Job:
+    wait_until(lambda: store.get(job_id).status.is_terminal, timeout_s=timeout_s)
+    return store.get(job_id)
+
+
+def test_a_job_goes_the_whole_way(processes: Processes, store: JobStore, celery: Celery, storage: Storage) -> None:
+    processes.guardian()
+    job = ended(store, submit(store, celery))
+    assert job.status is Status.SUCCEEDED and job.result is not None
+    [output] = job.result.outputs
+    assert storage.head(output.key).size_bytes == output.size_bytes
+    assert storage.keys(f"outputs/{job.id}/") == [output.key]
+    assert job.step == 5
+    lines = job.logs.splitlines()
+    assert lines[0] == "Using seed: 42" and lines[-1].startswith("100%|")
+
+
+def test_a_killed_worker_costs_its_job_one_attempt_and_the_next_worker_ends_it(
+    processes: Processes, store: JobStore, celery: Celery, storage: Storage
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.4"
+    first, second = processes.guardian(), processes.guardian()
+    job_id = submit(store, celery)
+    wait_until(lambda: store.get(job_id).step >= 1)
+    holder = store.get(job_id).worker
+    assert holder is not None
+    victim = first if f"-{first.pid}-" in holder else second
+    processes.worker_of(victim).kill()
+    recovered_s = wait_until(lambda: store.get(job_id).worker not in (holder, None), timeout_s=20)
+    job = ended(store, job_id)
+    assert (job.status, job.crashes, job.fence) == (Status.SUCCEEDED, 1, 2)
+    assert len(storage.keys(f"outputs/{job_id}/")) == 1
+    # Before the lease (3 s) could have run out: it was the guardian that gave the job back.
+    assert recovered_s < 3
+
+
+def test_a_job_of_a_worker_killed_with_its_guardian_comes_back_by_its_lease(
+    processes: Processes, store: JobStore, celery: Celery
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.4"
+    processes.courier()
+    doomed = processes.guardian()
+    job_id = submit(store, celery)
+    wait_until(lambda: store.get(job_id).step >= 1)
+    worker = processes.worker_of(doomed)
+    doomed.kill()
+    worker.kill()
+    processes.guardian()
+    job = ended(store, job_id)
+    assert (job.status, job.crashes) == (Status.SUCCEEDED, 1)
+
+
+def test_a_worker_ends_when_its_guardian_is_killed(processes: Processes, store: JobStore, workers: WorkerRegistry) -> None:
+    guardian = processes.guardian()
+    wait_until(workers.alive)
+    worker = processes.worker_of(guardian)
+    guardian.kill()
+    guardian.wait()
+    wait_until(lambda: not worker.is_running() or worker.status() == "zombie", timeout_s=15)
+
+
+def test_poison_fails_after_three_deaths_and_blocks_nobody(processes: Processes, store: JobStore, celery: Celery) -> None:
+    processes.courier()
+    processes.guardian()
+    poison = submit(store, celery, "poison")
+    harmless = submit(store, celery)
+    assert ended(store, poison, timeout_s=90).error is not None
+    assert store.get(poison).status is Status.FAILED and store.get(poison).crashes == 3
+    assert ended(store, harmless, timeout_s=90).status is Status.SUCCEEDED
+
+
+def test_a_call_that_holds_the_interpreter_does_not_cost_the_lease(
+    processes: Processes, store: JobStore, celery: Celery
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "3.5"
+    processes.courier()
+    processes.guardian()
+    job = ended(store, submit(store, celery, "hold the interpreter"), timeout_s=60)
+    assert (job.status, job.fence, job.crashes) == (Status.SUCCEEDED, 1, 0)
+
+
+def test_a_hanging_job_is_taken_from_its_worker(processes: Processes, store: JobStore, celery: Celery) -> None:
+    processes.guardian()
+    job_id = submit(store, celery, "hang")
+    wait_until(lambda: store.get(job_id).crashes == 1, timeout_s=30)
+    store.cancel(job_id)
+    wait_until(lambda: store.get(job_id).cancel_requested or store.get(job_id).status.is_terminal)
+
+
+def test_a_running_job_is_canceled_between_two_steps_and_the_worker_goes_on(
+    processes: Processes, store: JobStore, celery: Celery, storage: Storage
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.5"
+    guardian = processes.guardian()
+    job_id = submit(store, celery)
+    wait_until(lambda: store.get(job_id).step >= 1)
+    worker = processes.worker_of(guardian)
+    store.cancel(job_id)
+    job = ended(store, job_id, timeout_s=5)
+    assert job.status is Status.CANCELED and job.result is None
+    assert storage.keys(f"outputs/{job_id}/") == []
+    assert ended(store, submit(store, celery)).status is Status.SUCCEEDED
+    assert processes.worker_of(guardian).pid == worker.pid
+
+
+def test_a_failure_of_the_pipeline_fails_the_job_and_not_the_worker(
+    processes: Processes, store: JobStore, celery: Celery
+) -> None:
+    processes.guardian()
+    job = ended(store, submit(store, celery, "out of memory"))
+    assert job.status is Status.FAILED and job.error is not None and job.error.code == "out_of_memory"
+    assert ended(store, submit(store, celery)).status is Status.SUCCEEDED
+
+
+def test_a_job_that_was_recorded_but_never_published_is_found(processes: Processes, store: JobStore) -> None:
+    processes.courier()
+    processes.guardian()
+    assert ended(store, submit(store, None)).status is Status.SUCCEEDED
+
+
+def test_a_stopped_worker_finishes_what_it_holds(processes: Processes, store: JobStore, celery: Celery) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.2"
+    guardian = processes.guardian()
+    job_id = submit(store, celery)
+    wait_until(lambda: store.get(job_id).step >= 1)
+    guardian.send_signal(signal.SIGTERM)
+    assert guardian.wait(timeout=20) == 0
+    job = store.get(job_id)
+    assert (job.status, job.fence, job.crashes) == (Status.SUCCEEDED, 1, 0)
+
+
+def test_a_worker_stopped_in_a_long_job_hands_it_back_uncharged(processes: Processes, store: JobStore, celery: Celery) -> None:
+    processes.extra["STANDIN_STEP_S"] = "2"
+    guardian = processes.guardian()
+    job_id = submit(store, celery)
+    wait_until(lambda: store.get(job_id).step >= 1)
+    guardian.send_signal(signal.SIGTERM)
+    assert guardian.wait(timeout=20) == 0
+    job = store.get(job_id)
+    assert (job.status, job.fence, job.crashes) == (Status.QUEUED, 1, 0)
+    processes.guardian()
+    assert ended(store, job_id).fence == 2
+
+
+def test_a_worker_shows_itself_only_while_it_is_there(processes: Processes, workers: WorkerRegistry) -> None:
+    guardian = processes.guardian()
+    wait_until(workers.alive)
+    [info] = workers.alive()
+    assert (info.model, info.device) == (MODEL, "stand-in")
+    guardian.send_signal(signal.SIGTERM)
+    guardian.wait(timeout=20)
+    assert workers.alive() == []

@@ -1,0 +1,65 @@
+"""A Celery app whose pipeline draws no tile but takes its time step by step, and misbehaves when the prompt says so.
+
+Everything around it is the real thing: guardian, Celery, Redis, S3. `STANDIN_STEP_S` is how long one step takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import OutOfMemory
+from shared.jobs import RenderSpec
+from shared.manifest import Manifest
+from shared.settings import Settings, load_settings
+from worker.assembly import make_worker
+
+STEPS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    pixels: NDArray[np.uint8]
+    duration_s: float
+
+
+class StandInPipeline:
+    def __init__(self) -> None:
+        self.step_s = float(os.environ.get("STANDIN_STEP_S", "0.02"))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"device": "stand-in"}
+
+    def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
+        started_s = time.monotonic()
+        if "out of memory" in spec.prompt:
+            raise OutOfMemory("the stand-in has no memory")
+        for step in range(1, STEPS + 1):
+            if "poison" in spec.prompt:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "hold the interpreter" in spec.prompt:
+                # A PyDLL call keeps the interpreter's lock, as a bad extension would.
+                ctypes.PyDLL(None).usleep(int(1e6 * self.step_s))
+            elif "hang" in spec.prompt:
+                time.sleep(3600)
+            else:
+                time.sleep(self.step_s)
+            on_step(step, STEPS)
+        pixels = np.random.default_rng(spec.seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        return Picture(pixels, time.monotonic() - started_s)
+
+
+def load_stand_in(manifest: Manifest, settings: Settings) -> StandInPipeline:
+    return StandInPipeline()
+
+
+app = make_worker(load_settings(), load_stand_in)
