@@ -12,7 +12,7 @@ from flask import Blueprint, Flask, Response, current_app
 from werkzeug.routing import Rule
 
 from api import resources
-from api.params import PredictionBody
+from api.params import PredictionRequest
 from api.problems import MEDIA_TYPE, Problem
 from api.responses import json_response
 from api.schemas import OPENAPI_VERSION, schemas_of
@@ -20,17 +20,21 @@ from shared.wire import Prediction
 
 blueprint = Blueprint("openapi", __name__)
 
-TYPES: dict[str, Any] = {
-    "Prediction": Prediction,
-    "PredictionRequest": PredictionBody,
-    "Problem": Problem,
-} | {
-    name: getattr(resources, name)
-    for name in (
-        "PredictionPage", "Model", "ModelPage", "Version", "VersionPage", "Account", "Deployment", "DeploymentPage",
-        "Hardware", "WebhookSecret", "Health", "Readiness",
-    )
-}  # fmt: skip
+TYPES: tuple[Any, ...] = (
+    Prediction,
+    PredictionRequest,
+    Problem,
+    resources.Account,
+    resources.DeploymentPage,
+    resources.Hardware,
+    resources.Health,
+    resources.ModelPage,
+    resources.PredictionPage,
+    resources.Readiness,
+    resources.VersionPage,
+    resources.WebhookSecret,
+)
+"""What requests and answers are made of; the types inside these come with them. A schema has the name of its class."""
 
 STATUS_TEXTS = {
     200: "As it is now",

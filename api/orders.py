@@ -13,7 +13,7 @@ from flask import Response, g, request
 
 from api.context import Context, base_url, context
 from api.hold import hold_s
-from api.params import PredictionBody, check_body, check_idempotency_key, read_json
+from api.params import PredictionRequest, check_body, check_idempotency_key, read_json
 from api.problems import VersionRefused
 from api.responses import json_response
 from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
@@ -66,7 +66,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
     return _answer(parts, created)
 
 
-def _manifest_for(body: PredictionBody, named: Manifest | None, parts: Context) -> Manifest:
+def _manifest_for(body: PredictionRequest, named: Manifest | None, parts: Context) -> Manifest:
     if body.version is None:
         if named is None:
             raise InputInvalid("version is required here: a version id, owner/name:id or owner/name", field="version")
@@ -80,7 +80,7 @@ def _manifest_for(body: PredictionBody, named: Manifest | None, parts: Context) 
     return manifest
 
 
-def _job_spec(body: PredictionBody, given: dict[str, Any], manifest: Manifest, parts: Context, job_id: str) -> JobSpec:
+def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest, parts: Context, job_id: str) -> JobSpec:
     """Fill in all that the caller left open. `given` is the input as it was sent, which the prediction echoes."""
     wanted, render = body.input, manifest.render
     try:
@@ -121,7 +121,7 @@ def _job_spec(body: PredictionBody, given: dict[str, Any], manifest: Manifest, p
     )
 
 
-def _webhook_of(body: PredictionBody, parts: Context) -> tuple[str | None, list[Event]]:
+def _webhook_of(body: PredictionRequest, parts: Context) -> tuple[str | None, list[Event]]:
     """Return the receiver's address, checked, and the events it gets. The older spelling counts where the newer is unset."""
     if body.webhook is not None:
         url, field, wanted = body.webhook, "webhook", body.webhook_events_filter
@@ -141,7 +141,7 @@ def _body_hash(raw: dict[str, Any], manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
 
 
-def _repeat_window_s(body: PredictionBody) -> float:
+def _repeat_window_s(body: PredictionRequest) -> float:
     retries = request.headers.get("x-stainless-retry-count", "0")
     if retries.isascii() and retries.isdigit() and int(retries) > 0:
         return RETRY_REPEAT_S

@@ -41,10 +41,10 @@ class PredictionInput(BaseModel):
     )
 
 
-class PredictionBody(BaseModel):
+class PredictionRequest(BaseModel):
     """The body of a create."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="PredictionRequest")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: PredictionInput
     version: str | None = Field(
@@ -78,10 +78,10 @@ def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
-def check_body(body: dict[str, Any]) -> PredictionBody:
+def check_body(body: dict[str, Any]) -> PredictionRequest:
     """Check a create's body. Raises BodyInvalid, which lists every field that is wrong."""
     try:
-        return PredictionBody.model_validate(body)
+        return PredictionRequest.model_validate(body)
     except ValidationError as error:
         fields = [_invalid_field(item["type"], item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         detail = "; ".join(f"{field['field']}: {field['description']}" for field in fields)
@@ -104,7 +104,7 @@ def check_idempotency_key(key: str | None) -> str | None:
 
 def _invalid_field(kind: str, location: tuple[int | str, ...], message: str) -> InvalidField:
     if kind == "extra_forbidden":
-        message = f"unknown field; known are {', '.join(PredictionBody.model_fields)}"
+        message = f"unknown field; known are {', '.join(PredictionRequest.model_fields)}"
     return {"type": kind, "field": ".".join(map(str, location)), "description": message}
 
 

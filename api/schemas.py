@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -17,10 +17,11 @@ OUTPUT_SCHEMA: dict[str, Any] = {"title": "Output", "type": "string", "format": 
 """One picture's address. A list here would make the official Python client hand out an iterator."""
 
 
-def schemas_of(types: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `components.schemas` for types by name, with every type that they refer to."""
-    adapters = [(name, "validation", TypeAdapter(kind)) for name, kind in types.items()]
-    _, document = TypeAdapter.json_schemas(adapters, ref_template=REF)  # type: ignore[arg-type]
+def schemas_of(types: Iterable[Any]) -> dict[str, Any]:
+    """Return `components.schemas` for classes and every class that they refer to, by name."""
+    mode: Literal["validation"] = "validation"
+    adapters = [(kind, mode, TypeAdapter(kind)) for kind in types]
+    _, document = TypeAdapter.json_schemas(adapters, ref_template=REF)
     found: dict[str, Any] = _to_openapi(document["$defs"])
     return found
 
