@@ -70,7 +70,8 @@ def demo(settings: Settings, terminal: Terminal) -> None:
             shop.download(made, DEMO_FILE)
         except DemoFailed:
             for program in stack.programs:
-                terminal.write(program.name, "\n".join(supervisor.tail(program.name)[-TAIL_LINES:]))
+                for line in supervisor.tail(program.name)[-TAIL_LINES:]:
+                    terminal.write(program.name, line)
             raise
         sys.stdout.write(describe(made, DEMO_FILE) + "\n")
     shutil.rmtree(folder)

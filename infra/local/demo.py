@@ -50,7 +50,7 @@ class Shop:
             TextColumn("{task.completed}/{task.total}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=console, transient=True) as bars:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
             bar = bars.add_task(prompt, total=None)
             while made["status"] in ("starting", "processing"):
                 if time.monotonic() > deadline_s:

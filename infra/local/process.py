@@ -17,6 +17,7 @@ from pathlib import Path
 from infra.local import leash
 
 TAIL_LINES = 40
+LOG_MAX_BYTES = 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +97,28 @@ class Process:
 
     def _copy_output(self, log_file: Path, write_line: Callable[[str, str], None]) -> None:
         assert self._popen.stdout is not None
-        with log_file.open("ab", buffering=0) as log, self._popen.stdout as output:
+        with self._popen.stdout as output:
             for line in output:
-                log.write(line)
+                _append(log_file, line)
                 text = line.decode(errors="replace").rstrip()
                 self._tail.append(text)
                 if not self.program.quiet:
                     write_line(self.program.name, text)
+
+
+def _append(log_file: Path, line: bytes) -> None:
+    """Add to the log; a full one is put aside in place of the one before it."""
+    with log_file.open("ab") as log:
+        log.write(line)
+        size_bytes = log.tell()
+    if size_bytes > LOG_MAX_BYTES:
+        set_aside(log_file)
+
+
+def set_aside(log_file: Path) -> None:
+    """Rename `NAME.log` to `NAME.log.1`, where it is kept until the next one is set aside."""
+    if log_file.exists():
+        log_file.replace(log_file.with_suffix(".log.1"))
 
 
 def kill_group(pid: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.process import Process, Program
+from infra.local.process import Process, Program, set_aside
 from infra.local.run_folder import PROCESSES, write_processes
 from shared.errors import GranuleError
 
@@ -96,9 +96,7 @@ class Supervisor:
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for program in self._programs:
-            log_file = self._log_file(program)
-            if log_file.exists():
-                log_file.replace(log_file.with_suffix(".log.1"))
+            set_aside(self._log_file(program))
             self._spawn(program)
             if not program.background:
                 self._wait_ready(program)

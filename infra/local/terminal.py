@@ -23,7 +23,7 @@ class Terminal:
         self._styles: dict[str, str] = {}
 
     def write(self, name: str, line: str) -> None:
-        """Write what a program put out: usually one line."""
+        """Write one line of a program's output."""
         with self._lock:
             style = self._styles.setdefault(name, STYLES[len(self._styles) % len(STYLES)])
             prefix = Text(f"{name:<{NAME_WIDTH}} | ", style=style)

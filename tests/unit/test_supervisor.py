@@ -207,6 +207,18 @@ def test_output_goes_to_the_log_file_and_only_loud_programs_are_shown(tmp_path: 
     assert log_file.with_suffix(".log.1").read_text() == "hush\n"
 
 
+def test_a_full_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.local.process.LOG_MAX_BYTES", 50)
+    log_file = tmp_path / "run" / "chatty.log"
+    chatty = program("chatty", "[print(f'line {n:04}') for n in range(20)]; log('done'); time.sleep(60)", tmp_path, quiet=True)
+    with Supervisor([chatty], folder=tmp_path / "run", write_line=Lines().write) as supervisor:
+        supervisor.start()
+        wait_for(lambda: supervisor.tail("chatty")[-1:] == ["line 0019"])
+    kept = log_file.with_suffix(".log.1").read_text() + (log_file.read_text() if log_file.exists() else "")
+    assert kept.splitlines()[-1] == "line 0019"
+    assert len(kept) <= 2 * 60
+
+
 SUPERVISE = """
 import sys
 from pathlib import Path
