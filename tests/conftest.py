@@ -14,8 +14,12 @@ import pytest
 @pytest.fixture(scope="session")
 def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of mini's exact shape with random weights: base folder, LoRA and embeddings. Read it, never write to it."""
+    import torch  # noqa: PLC0415
+
     from training.architecture import build_checkpoint  # noqa: PLC0415
 
+    # Threads that outnumber the idle cores wait for each other; one is the fastest while other tests and servers run.
+    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("checkpoint") / "mini"
     build_checkpoint(folder)
     return folder
@@ -24,12 +28,12 @@ def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pristine_pipeline(checkpoint_dir: Path) -> Any:
     """The checkpoint's base as a diffusers pipeline, float32, without LoRA and embeddings. Never change it."""
-    from shared.manifest import Scheduler  # noqa: PLC0415
+    from training.architecture import build_scheduler  # noqa: PLC0415
     from worker.base_model import load_base  # noqa: PLC0415
-    from worker.loading import build_scheduler, quieten_libraries  # noqa: PLC0415
+    from worker.loading import quieten_libraries  # noqa: PLC0415
 
     quieten_libraries()
-    return load_base(checkpoint_dir, build_scheduler(Scheduler())).pipeline
+    return load_base(checkpoint_dir, build_scheduler()).pipeline
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from shared.errors import WeightsInvalid
+from shared.errors import ManifestInvalid, WeightsInvalid
 from shared.manifest import Manifest
 from worker.weights import WeightsFile, check_finite, digest_files, inspect_file, read_opening
 
@@ -30,6 +30,9 @@ MODEL_PARTS: dict[str, tuple[Any, str]] = {
     "unet": (UNet2DConditionModel, "diffusion_pytorch_model"),
 }
 TOKENIZER_PARTS = ("tokenizer", "tokenizer_2")
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+# What a UNet was trained with, as against what a sampler may choose: wrong values draw noise and raise nothing.
+TRAINED_FIELDS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
 # Full precision first: half-precision files are taken where they are the only ones.
 VARIANTS = (None, "fp16")
 
@@ -69,10 +72,12 @@ def load_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: s
     """Check every file of the base, compare their digest with the pin `sha256`, and load them.
 
     Raises:
+        ManifestInvalid: `scheduler` states another noise schedule or prediction type than the base was trained with.
         WeightsInvalid: a file is refused by `inspect_file`, the digest differs from the pin, a part is incomplete or of
             another shape than its configuration says, or a tensor is not finite.
     """
     index = _read_index(folder)
+    _check_schedule(folder, scheduler)
     found = {part: _find_weights(folder / part, stem) for part, (_, stem) in MODEL_PARTS.items()}
     for part in (*MODEL_PARTS, *TOKENIZER_PARTS):
         _check_texts(folder / part)
@@ -114,6 +119,18 @@ def _check_texts(folder: Path) -> None:
         read_opening(path)
     for path in sorted(folder.glob("*.json")):
         _read_json(path)
+
+
+def _check_schedule(folder: Path, scheduler: DPMSolverMultistepScheduler) -> None:
+    if not (folder / SCHEDULER_FILE).exists():
+        return
+    trained = _read_json(folder / SCHEDULER_FILE)
+    for field in TRAINED_FIELDS:
+        if field in trained and trained[field] != scheduler.config[field]:
+            raise ManifestInvalid(
+                f"render.scheduler.{field} is {scheduler.config[field]} but {folder / SCHEDULER_FILE} says the base was "
+                f"trained with {trained[field]}; correct the manifest"
+            )
 
 
 def _find_weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:

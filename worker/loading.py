@@ -68,6 +68,7 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
 
     Raises:
         WeightsInvalid: a file is refused or did not load in full; the text names it and says what to do.
+        ManifestInvalid: the sampler does not suit the base.
         SettingsInvalid: the device asked for is not there.
         OutOfMemory: the model does not fit on the device.
     """

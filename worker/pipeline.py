@@ -141,6 +141,7 @@ def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
 
     Raises:
         WeightsInvalid: a file is refused or did not load in full.
+        ManifestInvalid: the sampler does not suit the base.
         SettingsInvalid: the device asked for is not there.
         RenderFailed: the warm-up render failed; OutOfMemory when for want of memory.
     """

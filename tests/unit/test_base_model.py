@@ -10,13 +10,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
-from shared.errors import SettingsInvalid, WeightsInvalid
-from shared.manifest import Manifest, Scheduler
+from shared.errors import ManifestInvalid, SettingsInvalid, WeightsInvalid
+from shared.manifest import Manifest, load_manifest
+from training.architecture import MODELS
 from worker.base_model import load_base, locate_base
 from worker.loading import build_scheduler, choose_device, quieten_libraries
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
-SCHEDULER = Scheduler(timestep_spacing="trailing", steps_offset=0, prediction_type="v_prediction")
+SCHEDULER = load_manifest(MODELS / "rubber-tile-mini.toml").render.scheduler
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +172,15 @@ def test_the_sampler_has_every_field_stated_and_the_manifests_values() -> None:
     fields = set(inspect.signature(DPMSolverMultistepScheduler.__init__).parameters) - {"self"}
     assert not set(scheduler.config.get("_use_default_values", [])) & fields
     assert {name: scheduler.config[name] for name in SCHEDULER.model_dump()} == SCHEDULER.model_dump()
+
+
+@pytest.mark.parametrize("change", [{"prediction_type": "epsilon"}, {"beta_schedule": "scaled_linear"}, {"beta_end": 0.012}])
+def test_a_sampler_for_another_training_is_refused_rather_than_drawing_noise(
+    checkpoint_dir: Path, change: dict[str, object]
+) -> None:
+    (field,) = change
+    with pytest.raises(ManifestInvalid, match=rf"render\.scheduler\.{field} is {change[field]}.*trained with"):
+        load_base(checkpoint_dir, build_scheduler(SCHEDULER.model_copy(update=change)))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
