@@ -175,8 +175,10 @@ def _spellings(model: nn.Module) -> dict[str, str]:
         table[_flatten(name)] = name
         if name.endswith(".to_out.0"):
             table[_flatten(name.removesuffix(".0"))] = name
-    if any(name.startswith("down_blocks.") for name in names):
-        table.update({sgm: name for name in names if (sgm := _sgm_spelling(name, names))})
+    numbers = [int(found[1]) for name in names if (found := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name))]
+    if numbers:
+        attended = {name.split(".attentions.")[0] for name in names if ".attentions." in name}
+        table.update({sgm: name for name in names if (sgm := _sgm_spelling(name, 1 + max(numbers), attended))})
     return table
 
 
@@ -197,23 +199,23 @@ _SGM_RESNET = {
 _SGM_BLOCK = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 
 
-def _sgm_spelling(name: str, names: list[str]) -> str | None:
+def _sgm_spelling(name: str, layers: int, attended: set[str]) -> str | None:
     """Spell a UNet layer as Stability's own code numbers it, which is what kohya's trainer writes for SDXL.
 
-    There every resnet with its attention is one numbered block, and so is every downsampler.
+    There every resnet with its attention is one numbered block, and so is every downsampler. `layers` is the number of
+    resnets in each level on the way down; `attended` holds the blocks that have attention.
     """
     match = _SGM_BLOCK.fullmatch(name)
     if match is None:
         return _SGM_SINGLES.get(name)
     side, block, kind, layer, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
-    layers = 1 + max(int(found[1]) for other in names if (found := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", other)))
     tail = _SGM_RESNET.get(rest, rest) if kind == "resnets" else rest.replace(".", "_")
     if side == "mid":
         return f"middle_block_{2 * layer if kind == 'resnets' else 1}_{tail}"
     if kind == "downsamplers":
         return f"input_blocks_{(block + 1) * (layers + 1)}_0_op"
     if kind == "upsamplers":
-        place = 2 if any(other.startswith(f"up_blocks.{block}.attentions.") for other in names) else 1
+        place = 2 if f"up_blocks.{block}" in attended else 1
         return f"output_blocks_{block * (layers + 1) + layers}_{place}_{tail}"
     place = 0 if kind == "resnets" else 1
     if side == "down":
