@@ -1,0 +1,88 @@
+"""How the API deals with Redis: how often it asks, and what it says when nobody answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask.testing import FlaskClient
+from redis import Redis
+
+from api.server import create_app
+from infra.local.ports import free_block
+from shared.queue import message_lists
+from shared.redis_client import connect
+from shared.settings import Settings
+from tests.contracts.api import MIX, MODEL
+
+HOUSEKEEPING = ("PING", "AUTH", "SELECT", "HELLO", "CLIENT", "INFO")
+"""What the client libraries send when a connection is new or was idle."""
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url, timeout_s=5) as client:
+        yield client
+
+
+@pytest.fixture
+def client(redis_url: str) -> FlaskClient:
+    return create_app(Settings(redis_url=redis_url)).test_client()
+
+
+def commands_of(redis: Redis, action: Callable[[], object]) -> list[str]:
+    """The commands that reach the server while `action` runs, without those inside scripts."""
+    seen: list[str] = []
+    with redis.monitor() as monitor:
+        listening = threading.Event()
+
+        def listen() -> None:
+            listening.set()
+            for entry in monitor.listen():
+                if entry["command"] == "ECHO the-end":
+                    return
+                if entry["client_type"] != "lua" and entry["command"].split()[0].upper() not in HOUSEKEEPING:
+                    seen.append(entry["command"])
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        listening.wait()
+        action()
+        redis.echo("the-end")
+        thread.join()
+    return seen
+
+
+def test_round_trips_of_a_create_and_a_read(client: FlaskClient, redis: Redis) -> None:
+    body = {"version": MODEL, "input": {"prompt": MIX}}
+
+    def create() -> str:
+        return str(client.post("/v1/predictions", json=body).json["id"])
+
+    client.get(f"/v1/predictions/{create()}")  # scripts are loaded and connections open from here on
+    created = commands_of(redis, create)
+    assert [command.split()[0].upper() for command in created] == ["EVALSHA", "LPUSH"]
+    job_id = create()
+    read = commands_of(redis, lambda: client.get(f"/v1/predictions/{job_id}"))
+    assert [command.split()[0].upper() for command in read] == ["EVALSHA"]
+
+
+def test_an_order_leaves_one_message_for_the_workers_of_its_model(client: FlaskClient, redis: Redis) -> None:
+    job_id = client.post("/v1/predictions", json={"version": MODEL, "input": {"prompt": MIX}}).json["id"]
+    messages = [message for name in message_lists(MODEL) for message in redis.lrange(name, 0, -1)]
+    assert len(messages) == 1
+    assert "granule.render" in messages[0]
+    assert job_id in messages[0]
+
+
+def test_without_redis_the_answer_is_503_and_comes_soon() -> None:
+    settings = Settings(redis_url=f"redis://127.0.0.1:{free_block(1)[0]}/0")
+    client = create_app(settings).test_client()
+    body = {"version": MODEL, "input": {"prompt": MIX}}
+    started_s = time.monotonic()
+    for answer in (client.get("/v1/predictions/x"), client.get("/v1/predictions"), client.post("/v1/predictions", json=body)):
+        assert (answer.status_code, answer.json["code"]) == (503, "store_unavailable")
+        assert answer.headers["Retry-After"].isdigit()
+    assert time.monotonic() - started_s < 5
