@@ -13,6 +13,7 @@ from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.problems import register_problems
 from shared.job_store import JobStore, connect_store
+from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
@@ -37,13 +38,17 @@ def create_app(
     catalog: Catalog | None = None,
     workers: WorkerRegistry | None = None,
 ) -> Flask:
-    """Build the WSGI application. Every part that is not given is built as the settings say, or the environment.
+    """Build the WSGI application. Parts that are not given are built as the settings say.
+
+    Without settings they come from the environment, and the process's log lines are written as they say.
 
     Raises:
         SettingsInvalid: a setting cannot work.
         ManifestInvalid: a model's manifest cannot be used.
     """
-    settings = settings or load_settings()
+    if settings is None:
+        settings = load_settings()
+        configure_logging(settings)
     redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
