@@ -64,7 +64,7 @@ class Operation:
 
 CREATE = Operation(
     {201: "Prediction", 200: "Prediction"},
-    headers=("Prefer", "Idempotency-Key"),
+    headers=("Prefer", "Idempotency-Key", "Cancel-After"),
     takes_body=True,
 )
 PAGE_QUERY = ("cursor", "created_after", "created_before", "source")

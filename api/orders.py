@@ -13,7 +13,7 @@ from flask import Response, g, request
 
 from api.context import Context, base_url, context
 from api.hold import hold_s
-from api.params import PredictionRequest, check_body, check_idempotency_key, read_json
+from api.params import PredictionRequest, check_body, check_cancel_after, check_idempotency_key, read_json
 from api.problems import VersionRefused
 from api.responses import json_response
 from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
@@ -118,6 +118,7 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         filename=file_name(datetime.now(UTC).date(), parsed.text, seed, extension),
         webhook=webhook,
         webhook_events=events,
+        cancel_after_s=check_cancel_after(request.headers.get("Cancel-After")),
     )
 
 

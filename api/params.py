@@ -19,6 +19,9 @@ SEED_MAX = 2**32 - 1
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
+CANCEL_AFTER = re.compile(r"(?=[0-9])(?:(?P<h>[0-9]{1,3})h)?(?:(?P<m>[0-9]{1,4})m)?(?:(?P<s>[0-9]{1,6})s)?")
+CANCEL_AFTER_MIN_S = 5
+
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
@@ -100,6 +103,23 @@ def check_idempotency_key(key: str | None) -> str | None:
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InputInvalid("a key is 1 to 255 printable ASCII characters without spaces", field="Idempotency-Key")
     return key
+
+
+def check_cancel_after(text: str | None) -> float | None:
+    """Return the seconds that `Cancel-After` gives the job, as in `30`, `30s`, `1m30s` or `2h30m`; None without it.
+
+    Raises:
+        InputInvalid: it has another form, or is less than 5 seconds.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    match = CANCEL_AFTER.fullmatch(f"{text}s" if text.isdigit() else text)
+    hours, minutes, seconds = (int(match[unit] or 0) for unit in "hms") if match else (0, 0, 0)
+    total_s = 3600 * hours + 60 * minutes + seconds
+    if total_s < CANCEL_AFTER_MIN_S:
+        raise InputInvalid("Cancel-After is a time of at least 5 seconds, such as 30, 1m30s or 2h30m", field="Cancel-After")
+    return float(total_s)
 
 
 def _invalid_field(kind: str, location: tuple[int | str, ...], message: str) -> InvalidField:

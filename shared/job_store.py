@@ -105,7 +105,7 @@ class JobStore:
         answer = self._run(
             "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
-            int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000,
+            int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000),
         )  # fmt: skip
         match answer:
             case ["created" | "same" as outcome, record, position]:
@@ -186,6 +186,10 @@ class JobStore:
         `grace_s` seconds, a time that doubles with each return up to a minute.
         """
         return cast("list[str]", self._run("lost", "", model, int(grace_s * 1000), limit, *message_lists))
+
+    def overdue(self, limit: int = 100) -> list[str]:
+        """Ids of jobs that have not ended by their deadline."""
+        return self._due("deadlines", limit)
 
     def expiring(self, limit: int = 100) -> list[str]:
         """Ids of ended jobs whose retention is over."""

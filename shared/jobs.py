@@ -86,7 +86,8 @@ class JobSpec:
     """The part of a job that never changes after it was accepted.
 
     `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
-    `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs.
+    `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs;
+    `cancel_after_s` counts from creation to the moment at which the job is called off if it has not ended.
     """
 
     id: str
@@ -103,6 +104,7 @@ class JobSpec:
     filename: str
     webhook: str | None = None
     webhook_events: list[Event] = field(default_factory=list)
+    cancel_after_s: float | None = None
 
     def to_json(self) -> str:
         """Serialise for the record."""
@@ -180,6 +182,7 @@ class Job:
     cancel_requested: bool = False
     started_ms: int | None = None
     completed_ms: int | None = None
+    deadline_ms: int | None = None
     result: Result | None = None
     error: JobError | None = None
     data_removed: bool = False
@@ -205,6 +208,7 @@ class Job:
             cancel_requested="cancel" in fields,
             started_ms=_optional_int(fields, "started_ms"),
             completed_ms=_optional_int(fields, "completed_ms"),
+            deadline_ms=_optional_int(fields, "deadline_ms"),
             result=Result.from_json(fields["result"]) if "result" in fields else None,
             error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
             data_removed="data_removed" in fields,

@@ -67,6 +67,7 @@ class Prediction(TypedDict):
     created_at: str
     started_at: str | None
     completed_at: str | None
+    deadline: str | None
     data_removed: bool
     source: Literal["api"]
     urls: Urls
@@ -97,8 +98,9 @@ def prediction(job: Job, *, base_url: str, queue_position: int | None = None) ->
         "logs": job.logs,
         "metrics": _metrics(job),
         "created_at": iso_time(job.created_ms),
-        "started_at": None if job.started_ms is None else iso_time(job.started_ms),
-        "completed_at": None if job.completed_ms is None else iso_time(job.completed_ms),
+        "started_at": _optional_time(job.started_ms),
+        "completed_at": _optional_time(job.completed_ms),
+        "deadline": _optional_time(job.deadline_ms),
         "data_removed": job.data_removed,
         "source": "api",
         "urls": {"get": address, "cancel": f"{address}/cancel", "web": address},
@@ -117,6 +119,10 @@ def prediction(job: Job, *, base_url: str, queue_position: int | None = None) ->
 def iso_time(ms: int) -> str:
     """Write milliseconds since 1970 as ISO 8601 in UTC, with milliseconds and Z."""
     return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _optional_time(ms: int | None) -> str | None:
+    return None if ms is None else iso_time(ms)
 
 
 def file_url(base_url: str, token: str, filename: str) -> str:

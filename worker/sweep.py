@@ -16,7 +16,7 @@ from celery import Celery
 
 from shared.errors import StorageUnavailable, StoreUnavailable
 from shared.job_store import JobStore
-from shared.jobs import Lane, Status
+from shared.jobs import JobError, Lane, Status
 from shared.manifest import Catalog
 from shared.outbox import Outbox
 from shared.queue import enqueue_delivery, enqueue_render, message_lists
@@ -29,9 +29,10 @@ DELIVERIES_A_LOOK = 50
 TICK_S = 0.25
 """How often due deliveries are looked for."""
 JOBS_EVERY_TICKS = 4
-"""Expired leases and lost messages: once a second."""
+"""Expired leases, lost messages and deadlines: once a second."""
 DATA_EVERY_TICKS = 240
 """Data whose retention is over: once a minute."""
+DEADLINE_PASSED = JobError("deadline_passed", "the prediction had not ended by its deadline (Cancel-After)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Sweep:
                 log.warning("the message of job %s was lost; it is sent again", job_id, extra={"job_id": job_id})
                 enqueue_render(self.celery, job_id, model=manifest.slug, lane=Lane.RECOVERY)
 
+    def deadlines(self) -> None:
+        """Call off the jobs that have not ended by the time their callers gave them."""
+        for job_id in self.store.overdue():
+            self.store.cancel(job_id, DEADLINE_PASSED)
+
     def data(self) -> None:
         """Remove the pictures and inputs of jobs whose retention is over."""
         for job_id in self.store.expiring():
@@ -96,6 +102,7 @@ class Sweep:
             (self.deliveries, 1),
             (self.leases, JOBS_EVERY_TICKS),
             (self.messages, JOBS_EVERY_TICKS),
+            (self.deadlines, JOBS_EVERY_TICKS),
             (self.data, DATA_EVERY_TICKS),
         )
 

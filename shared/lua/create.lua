@@ -1,6 +1,7 @@
 -- Record a job, put it in its lane and remember its idempotency key.
 -- ARGV: prefix, id, spec, model, lane, tenant, body_hash, idempotency_key ('' = none), idempotency_ttl_ms, queue_max,
---       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms
+--       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
+--       cancel_after_ms (0 = never)
 -- Returns {'created' | 'same', record, position}, {'conflict'} or {'full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local idempotency = ARGV[8] ~= '' and (prefix .. 'idempotency:' .. tenant .. ':' .. ARGV[8]) or nil
@@ -55,6 +56,10 @@ redis.call('SET', prefix .. 'file:' .. ARGV[13], id)
 redis.call('HINCRBY', prefix .. 'runs', model, 1)
 redis.call('HSET', recent, 'id', id, 'at_ms', now)
 redis.call('PEXPIRE', recent, ARGV[15])
+if tonumber(ARGV[16]) > 0 then
+  redis.call('HSET', job, 'deadline_ms', now + tonumber(ARGV[16]))
+  redis.call('ZADD', prefix .. 'deadlines', now + tonumber(ARGV[16]), id)
+end
 if idempotency then
   redis.call('HSET', idempotency, 'id', id, 'body_hash', body_hash)
   redis.call('PEXPIRE', idempotency, ARGV[9])

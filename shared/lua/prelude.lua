@@ -76,6 +76,7 @@ local function complete(status, retention_ms)
   if status == 'canceled' and reason then redis.call('HSET', job, 'error', reason) end
   redis.call('HSET', job, 'status', status, 'completed_ms', now)
   redis.call('ZADD', prefix .. 'expiring', now + retention_ms, id)
+  redis.call('ZREM', prefix .. 'deadlines', id)
   emit('completed')
   notify()
 end

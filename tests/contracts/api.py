@@ -131,6 +131,18 @@ class PredictionsContract(ApiContract):
         store.let_go(job_id, fence)
         assert client.get(f"/v1/predictions/{job_id}").json["status"] == "canceled"
 
+    def test_a_deadline_is_told_and_passes(self, client: FlaskClient, store: JobStore, redis: Redis) -> None:
+        body = {"version": MODEL, "input": {"prompt": MIX}}
+        made = client.post("/v1/predictions", json=body, headers={"Cancel-After": "1m30s"}).json
+        lasts = datetime.fromisoformat(made["deadline"]) - datetime.fromisoformat(made["created_at"])
+        assert lasts == timedelta(seconds=90)
+        assert store.overdue() == []
+        redis.zadd("test:deadlines", {made["id"]: 1})
+        assert store.overdue() == [made["id"]]
+        store.cancel(made["id"], JobError("deadline_passed", "too late"))
+        ended = client.get(f"/v1/predictions/{made['id']}").json
+        assert (ended["status"], ended["error"], store.overdue()) == ("canceled", "too late", [])
+
     def test_nobody_sees_the_jobs_of_another_tenant(self, client: FlaskClient, store: JobStore) -> None:
         job_id = self.order(client).json["id"]
         assert client.get(f"/v1/predictions/{job_id}", headers=OTHER).status_code == 404

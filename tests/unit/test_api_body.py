@@ -156,6 +156,20 @@ def test_limits_of_the_body_and_its_type(client: FlaskClient) -> None:
     assert client.post("/v1/predictions", json=body(), headers={"Idempotency-Key": "a b"}).status_code == 422
 
 
+@pytest.mark.parametrize("text", ["4", "4s", "0m4s", "soon", "", "1h30", "30m1h", "-30", "1.5", "s", "9" * 9])
+def test_a_deadline_of_another_form_is_refused(client: FlaskClient, text: str) -> None:
+    refused = client.post("/v1/predictions", json=body(), headers={"Cancel-After": text})
+    assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "Cancel-After")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_s"), [("5", 5), ("30s", 30), ("1m30s", 90), ("2h30m", 9000), ("2h", 7200), (" 90 ", 90)]
+)
+def test_a_deadline_is_read_in_every_form(client: FlaskClient, store: JobStore, text: str, expected_s: int) -> None:
+    made = client.post("/v1/predictions", json=body(), headers={"Cancel-After": text}).json
+    assert store.get(made["id"]).spec.cancel_after_s == expected_s
+
+
 def test_addresses_and_methods_that_are_none(client: FlaskClient) -> None:
     for method, path, status in (("get", "/v1/nothing", 404), ("delete", "/v1/predictions", 405)):
         answer = getattr(client, method)(path)
