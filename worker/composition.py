@@ -2,17 +2,17 @@
 
 Works on about 512 x 512 cells (the mean of 2 x 2 pixels of a 1024 picture) in OKLab, in three steps:
 
-1. How far is each cell from each ordered colour? Relief changes how much light a granule sends back, which moves its colour
-   along the line from black through the swatch. So the distance across that line (another chroma) weighs much, the distance
-   along it (more or less light) little; both are capped, so that a highlight or an edge cannot outvote its surroundings.
+1. How far is each cell from each colour? Relief changes how much light a granule sends back, which moves its colour along
+   the line from black through the swatch. So the distance across that line (another chroma) weighs much, the distance along
+   it (more or less light) little; their sum is capped, so that a highlight or an edge cannot outvote its surroundings.
 2. Which cells are binder? Gaps are thin and dark, granules are thick: a cell is a gap if it is darker than the picture after
-   a grey closing, which fills whatever is thinner than its window. Where the cell could be a dark granule by its colour only
-   the narrowest window counts, so that slivers of ordered black are not taken for gaps. Gaps belong to no share.
-3. Distances are averaged over the faces around each cell, and the nearest colour has it; a cell that is far from every
-   ordered colour is `other`.
+   a grey closing, which fills whatever is thinner than its window, and if no ordered colour explains it. So a thin sliver of
+   ordered black stays black, and a gap beside it does not become black. Gaps belong to no share.
+3. Distances are averaged over the faces around each cell, and the nearest colour has it. A cell that is far from every
+   ordered colour is `other`, and so is one that another colour of the palette explains much better.
 
-A colour that was not ordered is `other` unless it lies near the line of an ordered one (sand beside yellow, light gray beside
-gray); then it is counted there, and `ciede2000` of that part says how far off it is. `bench/composition.py` measures the error.
+A colour that was not ordered can still hide behind an ordered one that is nearly the same, or the same in less light; then
+`ciede2000` of that part says how far off it looks. `python -m bench.composition` measures the error of all this.
 """
 
 from __future__ import annotations
@@ -39,15 +39,21 @@ CHROMA_SPREAD = 0.015
 """Standard deviation of a and b across the line."""
 FAR = 25.0
 """Cap of a squared distance, in squared standard deviations."""
-OTHER = 0.75 * FAR
-"""A cell is `other` beyond this mean: a chroma of about 0.065 off, or less than 0.57 or more than 1.76 times the L."""
+GLARE = 250
+"""Where red, green and blue are all above this it is a white background or a highlight, whatever was ordered."""
+OTHER = 16.0
+"""A cell is `other` beyond this mean distance: a chroma 0.06 off, or less than 0.59 or more than 1.7 times the L."""
+RIVAL_FLOOR, RIVAL_MARGIN = 4.0, 3.0
+"""It is `other` from the floor on if a rival's distance times the margin is less."""
+RIVAL_CIEDE2000_MIN = 8.0
+"""A colour of the palette nearer than this to an ordered one is no rival of it: the two cannot be told apart reliably."""
 
-GAP_WINDOW, SLIVER_WINDOW = 7, 3
+GAP_WINDOW = 9
 GAP_DEPTH = 0.85
 """A gap's L is less than this part of the closed picture's."""
 PLAUSIBLE = 2.0
-"""A cell nearer than this to an ordered colour may be a dark granule."""
-NEIGHBORHOOD = 5
+"""A cell nearer than this to an ordered colour is no gap."""
+NEIGHBORHOOD = 7
 SEEN_MIN = 0.001
 """Part of the cells below which a colour's own appearance is not judged."""
 
@@ -83,18 +89,24 @@ class Composition:
         return self.parts[-1].measured
 
 
-def measure_composition(pixels: NDArray[np.uint8], ordered: Sequence[tuple[Color, float]]) -> Composition:
+def measure_composition(
+    pixels: NDArray[np.uint8], ordered: Sequence[tuple[Color, float]], rivals: Sequence[Color] = ()
+) -> Composition:
     """Measure a picture (sRGB, height x width x 3) against the colours that were ordered, at least one, in percent.
 
+    `rivals` are the other colours a granule could have, usually the whole palette; ordered ones and their likes are left out.
     Any picture gets an answer: one of a single colour, of a few pixels, or of something else altogether.
     """
     sums, side = _cells(pixels)
     levels = np.linspace(0, 255, 255 * side**2 + 1, dtype=np.float32)
     lab = linear_to_oklab(to_linear(levels)[sums])
-    swatches = np.array([color.srgb for color, _ in ordered], np.float32)
-    distances = [_distance(lab, anchor) for anchor in linear_to_oklab(to_linear(swatches))]
+    wanted = [color for color, _ in ordered]
+    glare = sums.min(axis=2) > GLARE * side**2
+    distances = [np.where(glare, np.float32(FAR), _distance(lab, anchor)) for anchor in _anchors(wanted)]
     face = _faces(lab[..., 0], np.minimum.reduce(distances))
-    nearest = np.where(face, _nearest(distances, face), -1)
+    means = [_around(distance, face, NEIGHBORHOOD) for distance in distances]
+    means.append(_other(lab, face, _rivals(wanted, rivals)))
+    nearest = np.where(face, np.stack(means).argmin(axis=0), -1)
     counts = np.bincount(nearest[face], minlength=len(ordered) + 1) / np.count_nonzero(face)
     parts = [
         ColorShare(
@@ -111,8 +123,8 @@ def measure_composition(pixels: NDArray[np.uint8], ordered: Sequence[tuple[Color
 
 
 def _cells(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], int]:
-    """Sum squares of `side` pixels, so that the shorter side has about `CELLS`: height x width x 3, and `side`."""
-    side = max(1, round(min(pixels.shape[:2]) / CELLS))
+    """Sum squares of `side` pixels, 1 to 16, so that the shorter side has about `CELLS`: height x width x 3, and `side`."""
+    side = min(max(1, round(min(pixels.shape[:2]) / CELLS)), 16)
     height, width = pixels.shape[0] // side, pixels.shape[1] // side
     sums = np.zeros((height, width, 3), np.uint16)
     for row in range(side):
@@ -130,20 +142,44 @@ def _distance(lab: Floats, anchor: Floats) -> Floats:
 
 
 def _faces(lightness: Floats, distance: Floats) -> NDArray[np.bool_]:
-    """Return True where a granule shows and False in the binder between granules."""
-    gap = lightness < GAP_DEPTH * _closed(lightness, GAP_WINDOW)
-    gap &= distance > PLAUSIBLE
-    gap |= lightness < GAP_DEPTH * _closed(lightness, SLIVER_WINDOW)
+    """Return True where a granule shows and False in the binder, from L and the distance to the nearest ordered colour."""
+    gap = (lightness < GAP_DEPTH * _closed(lightness, GAP_WINDOW)) & (distance > PLAUSIBLE)
     return np.asarray(~gap)
 
 
-def _nearest(distances: Sequence[Floats], face: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return for each cell the index of the colour that is nearest in its neighbourhood, or their number for `other`."""
+def _around(distance: Floats, face: NDArray[np.bool_], window: int) -> Floats:
+    """Return the mean over the faces in the square `window` around each cell."""
     weight = face.astype(np.float32)
-    # Every window around a face holds one, so the bound only keeps windows of pure binder from dividing by zero.
-    around = np.maximum(_over(weight, NEIGHBORHOOD, np.add), np.float32(1))
-    means = [_over(distance * weight, NEIGHBORHOOD, np.add) / around for distance in distances]
-    return np.asarray(np.stack([*means, np.full_like(weight, OTHER)]).argmin(axis=0))
+    # A window around a face holds one; the bound only keeps windows of pure binder from dividing by zero.
+    count = np.maximum(_over(weight, window, np.add), np.float32(1))
+    return np.asarray(_over(distance * weight, window, np.add) / count, np.float32)
+
+
+def _other(lab: Floats, face: NDArray[np.bool_], rivals: Sequence[Color]) -> Floats:
+    """Return the distance beyond which each cell is `other`: `OTHER`, or less where a rival is near.
+
+    Rivals are looked at on every second cell, which is enough to see granules and makes the whole palette cheap.
+    """
+    limit = np.full(face.shape, OTHER, np.float32)
+    if rivals:
+        some, seen = np.ascontiguousarray(lab[::2, ::2]), face[::2, ::2]
+        near = reduce(np.minimum, (_around(_distance(some, anchor), seen, NEIGHBORHOOD // 2) for anchor in _anchors(rivals)))
+        rival = np.maximum(RIVAL_FLOOR, RIVAL_MARGIN * near).repeat(2, axis=0).repeat(2, axis=1)
+        limit = np.minimum(limit, rival[: face.shape[0], : face.shape[1]])
+    return limit
+
+
+def _rivals(wanted: Sequence[Color], palette: Sequence[Color]) -> list[Color]:
+    """Return the colours that cannot be mistaken for a wanted one."""
+    swatches = srgb_to_cielab(np.array([color.srgb for color in wanted], np.float64))
+    others = srgb_to_cielab(np.array([color.srgb for color in palette], np.float64).reshape(-1, 3))
+    apart = ciede2000(others[:, None], swatches[None, :]).min(axis=1)
+    return [color for color, difference in zip(palette, apart, strict=True) if difference > RIVAL_CIEDE2000_MIN]
+
+
+def _anchors(colors: Sequence[Color]) -> Floats:
+    """Return the swatches in OKLab, count x 3."""
+    return linear_to_oklab(to_linear(np.array([color.srgb for color in colors], np.float32)))
 
 
 def _closed(values: Floats, window: int) -> Floats:

@@ -63,7 +63,7 @@ def _composition(job: Job, pixels: NDArray[np.uint8], station: Station) -> tuple
     if not known or len(known) < len(ordered):
         return None, None
     try:
-        measured = measure_composition(pixels, known)
+        measured = measure_composition(pixels, known, rivals=station.manifest.colors.colors)
     except Exception:  # a measurement must never decide what becomes of a job
         log.exception("the composition of job %s could not be measured", job.id, extra={"job_id": job.id})
         return None, None
