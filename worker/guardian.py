@@ -91,7 +91,7 @@ class Guardian:
         return self._stop_since_s is not None
 
     def run(self) -> int:
-        """Start workers until told to stop. Returns the exit status for the process."""
+        """Start workers until told to stop, or until one says that it cannot work. Returns the exit status for the process."""
         backoff_s = 1.0
         while not self._stopping():
             watched = self._start()
@@ -99,6 +99,8 @@ class Guardian:
             self._bury(watched)
             if self._stopping():
                 break
+            if watched.process.returncode == os.EX_CONFIG:
+                return os.EX_CONFIG  # wrong settings or weights: another worker would say the same
             lived_s = self._clock() - watched.started_s
             backoff_s = 1.0 if lived_s > STABLE_S else min(backoff_s * 2, BACKOFF_MAX_S)
             log.warning(

@@ -74,6 +74,7 @@ def demo(settings: Settings, terminal: Terminal) -> None:
                     terminal.write(program.name, line)
             raise
         sys.stdout.write(describe(made, DEMO_FILE) + "\n")
+        supervisor.stop(at_once=True)  # nothing that a grace could save is kept
     shutil.rmtree(folder)
 
 

@@ -17,6 +17,7 @@ from infra.local.process import Program
 from infra.local.redis_server import RedisServer, redis_answers
 from infra.local.s3_server import PORT_COUNT, S3Server, s3_client
 from shared.errors import SettingsInvalid
+from shared.manifest import load_catalog
 from shared.queue import DELIVER_QUEUE
 from shared.settings import REPOSITORY, Settings
 
@@ -45,7 +46,10 @@ def plan_stack(settings: Settings, environ: Mapping[str, str], *, folder: Path, 
 
     Raises:
         SettingsInvalid: the port is taken, a server that is named does not answer, or one of ours is not installed.
+        ManifestInvalid: a manifest in the models folder is wrong.
+        ModelUnknown: there is none of the model that is to be served.
     """
+    load_catalog(settings.models_dir, settings.version_aliases).by_slug(settings.model)
     folder = folder.resolve()
     port = _api_port(settings.host, port)
     credentials = load_credentials(folder / "credentials.json")
@@ -104,7 +108,7 @@ def _courier(settings: Settings, env: dict[str, str]) -> Program:
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
     return Program(
         name="courier",
-        command=(sys.executable, "-m", "celery", "--app", "worker.tasks", "worker", *options, *quiet),
+        command=(sys.executable, "-m", "celery", "--quiet", "--app", "worker.tasks", "worker", *options, *quiet),
         env=env,
         cwd=REPOSITORY,
         grace_s=settings.webhook_timeout_s + STOP_MARGIN_S,

@@ -133,13 +133,13 @@ class Supervisor:
             elif process is not None and process.returncode() is not None:
                 self._plan_restart(process)
 
-    def stop(self) -> None:
-        """Stop every program in reverse order, each with its grace. Calling it again does nothing."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop every program in reverse order, each with its grace, or `at_once`. Calling it again does nothing."""
         for process in reversed(self._running.values()):
             process.terminate()
             told = False
             asked_s = time.monotonic()
-            while process.returncode() is None and self._stop_requests < 2:
+            while process.returncode() is None and self._stop_requests < 2 and not at_once:
                 waited_s = time.monotonic() - asked_s
                 if waited_s > process.program.grace_s:
                     self._write_line(OWN_NAME, f"{process.program.name} did not end within its grace; killing it")

@@ -11,7 +11,7 @@ import pytest
 from infra.local.credentials import load_credentials
 from infra.local.ports import free_block, is_free, remembered_block
 from infra.local.stack import OLD_VERSION, Stack, plan_stack
-from shared.errors import SettingsInvalid
+from shared.errors import ModelUnknown, SettingsInvalid
 from shared.settings import Settings
 
 
@@ -42,6 +42,11 @@ def test_a_server_that_is_named_must_answer(tmp_path: Path) -> None:
         plan(tmp_path, redis_url="localhost:6379")
     with pytest.raises(SettingsInvalid, match="bucket granule at S3_ENDPOINT_URL cannot be used"):
         plan(tmp_path, s3_endpoint_url=f"http://127.0.0.1:{port}")
+
+
+def test_a_model_without_manifest_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnknown, match="acme/unknown"):
+        plan(tmp_path, model="acme/unknown")
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_no_key_stands_on_a_command_line(tmp_path: Path) -> None:
 
 def test_the_version_that_callers_know_is_served_unless_the_user_decided(tmp_path: Path) -> None:
     assert env_of(plan(tmp_path))["GRANULE_VERSION_ALIASES"] == f"{OLD_VERSION}=granule/rubber-tile-mini"
-    assert "GRANULE_VERSION_ALIASES" not in env_of(plan(tmp_path, version_aliases="x=granule/rubber-tile-mini"))
+    assert "GRANULE_VERSION_ALIASES" not in env_of(plan(tmp_path, version_aliases="0=granule/rubber-tile-mini"))
     assert "GRANULE_VERSION_ALIASES" not in env_of(plan(tmp_path, model="nauslava/rubber-tile-lora-v45"))
 
 
