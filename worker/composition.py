@@ -24,6 +24,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.mix import SUM_TOLERANCE
 from shared.palette import Color
 from worker.colorimetry import ciede2000, linear_to_oklab, srgb_to_cielab
 from worker.painter import to_linear
@@ -62,8 +63,8 @@ SEEN_MIN = 0.001
 class ColorShare:
     """One line of the result: shares in percent, and the CIEDE2000 from the swatch to the colour's median in the picture.
 
-    `color` is a caption, or "other", which is always ordered at 0 and has no swatch. `ciede2000` is None where too little of
-    the colour was found to judge.
+    `color` is a caption, or "other", which has no swatch and is ordered at what the ordered colours leave open of 100: 0, unless
+    the mix holds words that are no palette colour. `ciede2000` is None where too little of the colour was found to judge.
     """
 
     color: str
@@ -117,7 +118,8 @@ def measure_composition(
         )
         for index, (color, share) in enumerate(ordered)
     ]
-    parts.append(ColorShare("other", 0.0, round(100 * float(counts[-1]), 2)))
+    left_open = 100 - sum(part.ordered for part in parts)
+    parts.append(ColorShare("other", left_open if left_open > SUM_TOLERANCE else 0.0, round(100 * float(counts[-1]), 2)))
     error = sum(abs(part.ordered - part.measured) for part in parts) / 200
     return Composition(tuple(parts), round(error, 4))
 

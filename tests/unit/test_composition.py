@@ -84,6 +84,14 @@ def test_a_colour_that_was_not_ordered_is_other(there: str) -> None:
     assert composition.color_error > 0.2
 
 
+def test_what_the_palette_does_not_name_is_ordered_as_other() -> None:
+    pixels, true = paint({"red": 60, "blue": 40})
+    composition = measure(pixels, {"red": 60})
+    assert composition.parts[-1].ordered == 40
+    assert composition.other == pytest.approx(true[1], abs=6)
+    assert composition.color_error < 0.06
+
+
 def test_black_that_was_not_ordered_is_mostly_other_though_its_slivers_pass_for_binder() -> None:
     pixels, true = paint({"red": 40, "gray": 30, "black": 30})
     assert measure(pixels, {"red": 50, "gray": 50}).other > 0.5 * true[2]
