@@ -85,9 +85,9 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
     wanted, render = body.input, manifest.render
     try:
         parsed = parse_prompt(wanted.prompt, manifest, parts.settings.prompt_policy)
-        negative = parse_negative_prompt(
-            manifest.prompt.negative_prompt if wanted.negative_prompt is None else wanted.negative_prompt, manifest
-        )
+        negative = manifest.prompt.negative_prompt
+        if wanted.negative_prompt is not None:
+            negative = parse_negative_prompt(wanted.negative_prompt, manifest)
     except PromptInvalid as error:
         raise PromptInvalid(error.detail, field=f"input.{error.field}") from error
     seed = new_seed() if wanted.seed in (None, -1) else int(wanted.seed)
@@ -102,7 +102,7 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         input=given,
         render=RenderSpec(
             prompt=parsed.prompt,
-            negative_prompt=negative or None,
+            negative_prompt=negative,
             seed=seed,
             num_inference_steps=render.num_inference_steps,
             guidance_scale=render.guidance_scale,

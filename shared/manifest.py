@@ -49,12 +49,13 @@ class TextualInversion(_Table):
 class Prompt(_Table):
     """How the text that the model sees is built.
 
-    `template` holds `{prompt}` once; `trigger` is the part that must stand in the result exactly once.
+    `template` holds `{prompt}` once; `trigger` is the part that must stand in the result exactly once. `negative_prompt` is
+    what an order that names none gets; without one it is SDXL's own nothing, zeros, which is not the same as empty text.
     """
 
     template: str
     trigger: str
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
 
     @model_validator(mode="after")
     def _check_template(self) -> Prompt:
