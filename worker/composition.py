@@ -63,8 +63,8 @@ SEEN_MIN = 0.001
 class ColorShare:
     """One line of the result: shares in percent, and the CIEDE2000 from the swatch to the colour's median in the picture.
 
-    `color` is a caption, or "other", which has no swatch and is ordered at what the ordered colours leave open of 100: 0, unless
-    the mix holds words that are no palette colour. `ciede2000` is None where too little of the colour was found to judge.
+    `color` is a caption, or "other", which has no swatch and is ordered at what the colours leave open of 100: 0, unless the
+    mix holds words that are no palette colour. `ciede2000` is None where too little of the colour was found to judge.
     """
 
     color: str
