@@ -90,6 +90,6 @@ def describe(made: Prediction, file: Path) -> str:
     """Where the picture is and what it holds, ordered beside measured."""
     lines = [f"{file}  (seed {made['seed']}, {made['metrics'].get('total_time', 0):.1f} s)"]
     for entry in made.get("composition") or []:
-        ordered = f"{entry['ordered']:5.1f} % ordered" if entry.get("ordered") is not None else "      not ordered"
+        ordered = f"{entry['ordered']:5.1f} % ordered" if entry["ordered"] else "      not ordered"
         lines.append(f"  {entry['color']:<12} {ordered}  {entry['measured']:5.1f} % measured")
     return "\n".join(lines)
