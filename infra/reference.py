@@ -9,9 +9,12 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared.palette import load_palette
 from shared.settings import PREFIX, REPOSITORY, Settings, variables
 
 CONFIGURATION = REPOSITORY / "docs" / "configuration.md"
+PROMPTS = REPOSITORY / "docs" / "prompts.md"
+PALETTE_START, PALETTE_END = "<!-- palette -->\n", "<!-- /palette -->\n"
 
 HEADER = """\
 # Configuration
@@ -28,6 +31,17 @@ is made from [`shared/settings.py`](../shared/settings.py) by `python -m infra.r
 def configuration() -> str:
     """Return the text of docs/configuration.md as the code has it now."""
     return HEADER + "".join(_row(name, info) for name, info in Settings.model_fields.items())
+
+
+def prompts(text: str) -> str:
+    """Return the text of docs/prompts.md with the table of colours as the palette has it now."""
+    before, _, rest = text.partition(PALETTE_START)
+    _, _, after = rest.partition(PALETTE_END)
+    rows = ["| code | caption | Russian | also | swatch |", "|---|---|---|---|---|"]
+    for color in load_palette().colors:
+        swatch = "#" + bytes(color.srgb).hex().upper()
+        rows.append(f"| `{color.code}` | {color.name} | {color.name_ru} | {', '.join(color.aliases)} | `{swatch}` |")
+    return before + PALETTE_START + "\n".join(rows) + "\n" + PALETTE_END + after
 
 
 def _row(field: str, info: FieldInfo) -> str:
@@ -62,3 +76,4 @@ def _bounds(info: FieldInfo) -> str:
 
 if __name__ == "__main__":
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
+    PROMPTS.write_text(prompts(PROMPTS.read_text(encoding="utf-8")), encoding="utf-8")

@@ -11,7 +11,8 @@ from shared.manifest import Manifest, load_manifest
 from shared.prompts import MAX_CHARACTERS, ParsedPrompt, Policy, clean, parse_negative_prompt, parse_prompt
 from shared.tokens import MAX_TOKENS, count_tokens
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODELS = REPOSITORY / "models"
 V45 = load_manifest(MODELS / "rubber-tile-lora-v45.toml")
 TOKENS = ("<s0>", "<s1>")
 TRIGGER = "ohwx_rubber_tile <s0><s1>"
@@ -146,6 +147,22 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_with_the_counts() -> No
     assert count_tokens(parse(fits).prompt, TOKENS) == MAX_TOKENS
     detail = refused(fits + ", x")
     assert "takes 79 tokens" in detail and "reads 77" in detail and "leave out 2" in detail
+
+
+def test_the_manual_quotes_what_the_code_says() -> None:
+    manual = (REPOSITORY / "docs" / "prompts.md").read_text(encoding="utf-8")
+    table = manual[manual.index("| input | detail |") :].split("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
+    assert len(rows) >= 8
+    for text, detail in rows:
+        assert refused(text.strip("`") if text.startswith("`") else "") == detail
+    for warning in (parse("50% navy, 50% red").warnings[0], parse("red, black").warnings[0], parse(MIX).prompt):
+        assert f"\n{warning}\n" in manual
+
+
+def test_nine_colours_in_whole_percents_fit() -> None:
+    longest = sorted(V45.colors.colors, key=lambda color: -len(color.name.split()))[:9]
+    assert count_tokens(parse(", ".join(f"11% {color.name}" for color in longest)).prompt, TOKENS) <= MAX_TOKENS
 
 
 def test_negative_prompts_are_checked_and_left_alone() -> None:
