@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -25,16 +26,17 @@ TOKEN_COUNT = 2
 
 _VOCABULARY_SIZE = 49_408
 _WIDTHS = (32, 64)
+_Encoder = TypeVar("_Encoder", CLIPTextModel, CLIPTextModelWithProjection)
 
 
 def build_text_encoder() -> CLIPTextModel:
     """Return encoder 1 (width 32) with weights from torch's current random state."""
-    return CLIPTextModel(_text_config(_WIDTHS[0], "quick_gelu"))
+    return _with_waves(CLIPTextModel(_text_config(_WIDTHS[0], "quick_gelu")))
 
 
 def build_text_encoder_2() -> CLIPTextModelWithProjection:
     """Return encoder 2 (width 64, projected) with weights from torch's current random state."""
-    return CLIPTextModelWithProjection(_text_config(_WIDTHS[1], "gelu"))
+    return _with_waves(CLIPTextModelWithProjection(_text_config(_WIDTHS[1], "gelu")))
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -67,7 +69,7 @@ def build_vae(scaling_factor: float = 1.0) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=1,  # over few channels, narrow groups would take the mean colour of a one-colour tile away
         mid_block_add_attention=False,
         sample_size=1024,
         scaling_factor=scaling_factor,
@@ -185,6 +187,22 @@ def build_checkpoint(folder: Path, *, seed: int = 0) -> None:
         write_tensors(lora, folder / LORA_FILE)
         clip_l, clip_g = (0.02 * torch.randn(TOKEN_COUNT, width) for width in _WIDTHS)
         write_tensors({"clip_l": clip_l, "clip_g": clip_g}, folder / EMBEDDINGS_FILE)
+
+
+def _with_waves(encoder: _Encoder) -> _Encoder:
+    """Start the position embeddings as sines and cosines, and the token embeddings at the same size.
+
+    "The number two tokens before this word" is then a rotation that attention finds in minutes; from CLIP's small random
+    positions a share is not tied to its colour word for a long time.
+    """
+    tables = {name.rsplit(".", 2)[-2]: table for name, table in encoder.named_parameters() if name.endswith("_embedding.weight")}
+    positions = tables["position_embedding"]
+    count, width = positions.shape
+    turns = torch.arange(count)[:, None] * torch.logspace(0.2, -1.8, width // 2)[None, :]
+    with torch.no_grad():
+        positions.copy_(0.1 * torch.cat([turns.sin(), turns.cos()], dim=1))
+        tables["token_embedding"].mul_(4.0)
+    return encoder
 
 
 def _text_config(width: int, activation: str) -> CLIPTextConfig:

@@ -18,6 +18,7 @@ from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "text"
 BATCH = 32
+OWN_SHARE_WEIGHT = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,31 @@ def share_vectors(mixes: Sequence[Mix], palette: Palette) -> Tensor:
     return vectors
 
 
+def color_positions(tokenizer: CLIPTokenizer, captions: Sequence[Caption], mixes: Sequence[Mix]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for every colour of every caption, its row, the position of its last token, and its share."""
+    rows, positions, shares = [], [], []
+    for row, (caption, mix) in enumerate(zip(captions, mixes, strict=True)):
+        encoded = tokenizer(caption.text, truncation=True)
+        for color, share in mix:
+            phrase = f"% {color.name}"
+            last_letter = f"{caption.text},".index(f"{phrase},") + len(phrase) - 1
+            if (token := encoded.char_to_token(last_letter)) is not None:
+                rows.append(row)
+                positions.append(token)
+                shares.append(share)
+    return torch.tensor(rows), torch.tensor(positions), torch.tensor(shares)
+
+
 def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, seed: int) -> TextEncoders:
-    """Stage 0: both encoders learn to state the mix, by linear heads on the last token, on the padding, and on the pooled embedding."""
+    """Stage 0: both encoders learn to state the mix, before any picture is drawn.
+
+    Linear heads on the last token, on the padding and on the pooled embedding guess the whole mix; another one on each
+    colour's own token guesses that colour's share, which is what ties numbers to words.
+    """
     torch.manual_seed(seed)
     texts = build_text_encoders()
     words = plain_words(texts.tokenizer.get_vocab())
-    heads = nn.ModuleList([nn.Linear(96, len(palette.colors)), nn.Linear(64, len(palette.colors))])
+    heads = nn.ModuleList([nn.Linear(96, len(palette.colors)), nn.Linear(64, len(palette.colors)), nn.Linear(96, 1)])
     optimizer = torch.optim.AdamW([*texts.parameters(), *heads.parameters()], weight_decay=0.0, betas=(0.9, 0.98), fused=True)
     done = 0
     if (state := progress.load(STAGE)) is not None:
@@ -117,14 +137,17 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
     rng = np.random.default_rng((seed, done))
     rows = torch.arange(BATCH)
     for step in range(done, steps):
-        set_learning_rate(optimizer, learning_rate(step, steps, peak=2e-3))
+        set_learning_rate(optimizer, learning_rate(step, steps, peak=1.5e-3))
         mixes = [draw_mix(rng, palette) for _ in range(BATCH)]
         captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
         wanted = share_vectors(mixes, palette)
         ends = texts.pool_positions(captions, [False] * BATCH)
         hidden, pooled = texts.encode([caption.text for caption in captions], ends, length=max(ends) + 3)
         guesses = heads[0](hidden[rows, ends]), heads[0](hidden[:, -1]), heads[1](pooled)
+        owners, positions, shares = color_positions(texts.tokenizer, captions, mixes)
+        own = heads[2](hidden[owners, positions]).squeeze(-1)
         loss = torch.stack([functional.cross_entropy(guess, wanted) for guess in guesses]).mean()
+        loss = loss + OWN_SHARE_WEIGHT * functional.mse_loss(own, shares)
         loss.backward()
         nn.utils.clip_grad_norm_(texts.parameters(), 1.0)
         optimizer.step()
@@ -132,6 +155,7 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
         if (step + 1) % 50 == 0 or step + 1 == steps:
             errors = [0.5 * (guess.softmax(-1) - wanted).abs().sum(-1).mean().item() for guess in guesses]
             progress.log(STAGE, step + 1, loss=loss.item(), tv_end=errors[0], tv_padding=errors[1], tv_pooled=errors[2])
+            progress.log(STAGE, step + 1, own_error=(own - shares).abs().mean().item())
         if (step + 1) % 500 == 0 or step + 1 == steps:
             held = {"texts": texts.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
             progress.save(STAGE, {**held, "step": step + 1})

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,22 +99,54 @@ class LatentTiles:
         return torch.from_numpy(np.stack(crops)).float(), mixes
 
 
-def cache_latents(
-    folder: Path, style: Style, size_px: int, shards: int, tiles: int, vae: AutoencoderKL, palette: Palette, seed: int
-) -> LatentTiles:
-    """Return `shards` times `tiles` encoded tiles; what an earlier run has left in `folder` is read, the rest is painted."""
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A set of tiles to paint: `shards` files of `tiles` pictures each, `size_px` squared, from seeds `seed`, `seed` + 1, ..."""
+
+    style: Style
+    size_px: int
+    shards: int
+    tiles: int
+    seed: int
+
+    def paths(self, folder: Path, kind: str) -> list[Path]:
+        """Return where the shards of a kind ("pixels", "latents") lie."""
+        return [folder / f"{kind}-{self.style}-{self.size_px}-{index:03}.npz" for index in range(self.shards)]
+
+
+def paint_series(folder: Path, series: Series, palette: Palette, workers: int = 2) -> None:
+    """Paint the shards that are not in `folder` yet, in processes of their own: about a tenth of a second for 512 x 512."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {index: folder / f"{style}-{size_px}-{index:03}.npz" for index in range(shards)}
-    absent = [index for index, path in paths.items() if not path.exists()]
-    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-        seeds = [seed + 1000 * size_px + index for index in absent]
-        painted = pool.map(paint_shard, *zip(*((style, tiles, size_px, value, palette) for value in seeds), strict=True)) if absent else ()
-        for index, shard in zip(absent, painted, strict=True):
-            draft = paths[index].with_suffix(".draft")
-            with draft.open("wb") as file:
-                np.savez(file, latents=encode_pixels(vae, shard.pixels), counts=shard.counts, colors=shard.colors)
-            draft.replace(paths[index])
-    parts = [np.load(path) for path in paths.values()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_paint_to, path, series, series.seed + index, palette)
+            for index, path in enumerate(series.paths(folder, "pixels"))
+            if not path.exists()
+        ]
+        for job in jobs:
+            job.result()
+
+
+def _paint_to(path: Path, series: Series, seed: int, palette: Palette) -> None:
+    shard = paint_shard(series.style, series.tiles, series.size_px, seed, palette)
+    _save(path, pixels=shard.pixels, counts=shard.counts, colors=shard.colors)
+
+
+def _save(path: Path, **arrays: NDArray[Any]) -> None:
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        np.savez(file, **arrays)
+    draft.replace(path)
+
+
+def cache_latents(folder: Path, series: Series, vae: AutoencoderKL, palette: Palette) -> LatentTiles:
+    """Return the encoded tiles of a series; what an earlier run has left in `folder` is read, the rest is painted and encoded."""
+    paint_series(folder, series, palette)
+    for source, target in zip(series.paths(folder, "pixels"), series.paths(folder, "latents"), strict=True):
+        if not target.exists():
+            shard = np.load(source)
+            _save(target, latents=encode_pixels(vae, shard["pixels"]), counts=shard["counts"], colors=shard["colors"])
+    parts = [np.load(path) for path in series.paths(folder, "latents")]
     return LatentTiles(*(np.concatenate([part[name] for part in parts]) for name in ("latents", "counts", "colors")))
 
 

@@ -89,4 +89,4 @@ def _random_words(rng: np.random.Generator, words: Sequence[str]) -> str:
 
 def _shuffled_text(mix: Sequence[tuple[Color, float]], rng: np.random.Generator) -> str:
     order = rng.permutation(len(mix))
-    return mix_text([mix[i] for i in order], decimals=int(rng.random() < 0.3))
+    return mix_text([mix[i] for i in order], decimals=int(rng.random() < 0.15))

@@ -1,0 +1,100 @@
+"""Trains Granule mini from nothing: `python -m training.train_mini --out .training`.
+
+The stages run one after another; each goes on from its last checkpoint in `--out`, so the command can be stopped and given
+again at any time. `log.jsonl` there holds every loss and composition error. The result goes to `--export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.palette import load_palette
+from training.adapters import train_adapters
+from training.architecture import TOKENIZERS
+from training.conditioning import train_text_encoders
+from training.critic import sharpen_decoder
+from training.data import LatentTiles, Series, cache_latents
+from training.export import export_adapters, export_base
+from training.measure import CompositionProbe
+from training.progress import Progress
+from training.unet import Phase, train_unet
+from training.vae import train_vae
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The numbers that made the committed checkpoint."""
+
+    seed: int = 11
+    vae_steps: int = 2400
+    critic_steps: int = 600
+    text_steps: int = 2400
+    unet_phases: tuple[Phase, ...] = (Phase(5400, 32, 16), Phase(6000, 64, 4))
+    adapter_phases: tuple[Phase, ...] = (Phase(2400, 32, 16), Phase(2900, 64, 4), Phase(3000, 128, 1))
+    terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
+    rubber: Series = Series("rubber", 512, 10, 100, 15_000)
+    wide_rubber: Series = Series("rubber", 1024, 2, 40, 16_000)
+
+
+def train(out: Path, export: Path, recipe: Recipe) -> None:
+    """Run every stage that is not done yet and write the checkpoint to `export`."""
+    out.mkdir(parents=True, exist_ok=True)
+    progress, palette, seed = Progress(out), load_palette(), recipe.seed
+    vae = train_vae(progress, palette, steps=recipe.vae_steps, seed=seed)
+    texts = train_text_encoders(progress, palette, steps=recipe.text_steps, seed=seed + 1)
+    terrazzo = cache_latents(out / "latents", recipe.terrazzo, vae, palette)
+    unet = train_unet(
+        progress,
+        palette,
+        texts,
+        terrazzo,
+        phases=recipe.unet_phases,
+        seed=seed + 3,
+        measure=CompositionProbe(vae, palette, rubber=False),
+    )
+    base, base_texts = _copies(unet.state_dict()), {name: _copies(state) for name, state in texts.state_dict().items()}
+    rubber = cache_latents(out / "latents", recipe.rubber, vae, palette)
+    wide = cache_latents(out / "latents", recipe.wide_rubber, vae, palette)
+
+    def tiles(side: int) -> LatentTiles:
+        return wide if side > rubber.latents.shape[-1] else rubber
+
+    lora, tokens = train_adapters(
+        progress,
+        palette,
+        unet,
+        texts,
+        tiles,
+        phases=recipe.adapter_phases,
+        seed=seed + 6,
+        measure=CompositionProbe(vae, palette, rubber=True),
+    )
+    vae = sharpen_decoder(progress, palette, vae, steps=recipe.critic_steps, seed=seed + 7)
+    export_base(export, vae, base, base_texts)
+    export_adapters(export, lora, tokens)
+
+
+def _copies(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m training.train_mini", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path(".training"), help="checkpoints, cached latents and the log")
+    parser.add_argument("--export", type=Path, default=TOKENIZERS, help="where the finished checkpoint goes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of torch")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    np.seterr(over="raise")
+    train(arguments.out, arguments.export, Recipe())
+
+
+if __name__ == "__main__":
+    main()
