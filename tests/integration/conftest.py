@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from infra.local.redis_server import RedisServer
 from infra.local.s3_server import PORT_COUNT, S3Server
 from infra.local.supervisor import Supervisor
 from shared.settings import Settings
+from tests.integration.command_line import write_small_models
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,11 @@ def s3(s3_server: S3Server) -> S3Location:
     client.create_bucket(Bucket=bucket)
     client.close()
     return S3Location(s3_server.endpoint_url, bucket, s3_server.access_key_id, s3_server.secret_access_key)
+
+
+@pytest.fixture(scope="session")
+def small_models(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder whose one model draws 256 pixels in two steps, with random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    write_small_models(folder, checkpoint_dir)
+    return folder
