@@ -195,7 +195,9 @@ def _with_waves(encoder: _Encoder) -> _Encoder:
     "The number two tokens before this word" is then a rotation that attention finds in minutes; from CLIP's small random
     positions a share is not tied to its colour word for a long time.
     """
-    tables = {name.rsplit(".", 2)[-2]: table for name, table in encoder.named_parameters() if name.endswith("_embedding.weight")}
+    tables = {
+        name.rsplit(".", 2)[-2]: table for name, table in encoder.named_parameters() if name.endswith("_embedding.weight")
+    }
     positions = tables["position_embedding"]
     count, width = positions.shape
     turns = torch.arange(count)[:, None] * torch.logspace(0.2, -1.8, width // 2)[None, :]

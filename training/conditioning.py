@@ -1,4 +1,4 @@
-"""The two text encoders with their tokenizers, used as SDXL's pipeline uses them, and stage 0 that teaches them to read a mix."""
+"""The two text encoders with their tokenizers, used as SDXL's pipeline uses them, and stage 0: they learn to read a mix."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def share_vectors(mixes: Sequence[Mix], palette: Palette) -> Tensor:
     return vectors
 
 
-def color_positions(tokenizer: CLIPTokenizer, captions: Sequence[Caption], mixes: Sequence[Mix]) -> tuple[Tensor, Tensor, Tensor]:
+def color_positions(
+    tokenizer: CLIPTokenizer, captions: Sequence[Caption], mixes: Sequence[Mix]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for every colour of every caption, its row, the position of its last token, and its share."""
     rows, positions, shares = [], [], []
     for row, (caption, mix) in enumerate(zip(captions, mixes, strict=True)):

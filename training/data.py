@@ -32,7 +32,10 @@ _RECOLORINGS = 3
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Tiles of one size: `pixels` uint8 [n, size, size, 3], `counts` uint8 [n, size/8, size/8, 5], `colors` int8 [n, 5] (-1: none)."""
+    """Tiles of one size.
+
+    `pixels` is uint8 [n, size, size, 3], `counts` uint8 [n, size/8, size/8, 5], `colors` int8 [n, 5] (-1: none).
+    """
 
     pixels: NDArray[np.uint8]
     counts: NDArray[np.uint8]
@@ -43,7 +46,11 @@ def paint_shard(style: Style, tiles: int, size_px: int, seed: int, palette: Pale
     """Paint `tiles` pictures of random mixes. Rubber tiles share a relief in threes, which makes painting quicker."""
     rng = np.random.default_rng(seed)
     mixes = [draw_mix(rng, palette) for _ in range(tiles)]
-    painted = _paint_rubber(mixes, size_px, rng) if style == "rubber" else [paint_terrazzo(mix, rng=rng, size_px=size_px) for mix in mixes]
+    painted = (
+        _paint_rubber(mixes, size_px, rng)
+        if style == "rubber"
+        else [paint_terrazzo(mix, rng=rng, size_px=size_px) for mix in mixes]
+    )
     index = {color.code: i for i, color in enumerate(palette.colors)}
     colors = np.full((tiles, MOST_COLORS), -1, np.int8)
     for row, mix in zip(colors, mixes, strict=True):
@@ -70,7 +77,9 @@ def block_counts(labels: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.stack([(blocks == i).sum(axis=(1, 3)) for i in range(MOST_COLORS)], axis=-1).astype(np.uint8)
 
 
-def crop_mix(counts: NDArray[np.uint8], colors: NDArray[np.int8], palette: Palette, least_share: float = 0.008) -> list[tuple[Color, float]]:
+def crop_mix(
+    counts: NDArray[np.uint8], colors: NDArray[np.int8], palette: Palette, least_share: float = 0.008
+) -> list[tuple[Color, float]]:
     """Return the mix that a crop really shows; colours below `least_share` of it go unnamed."""
     area = counts.reshape(-1, MOST_COLORS).sum(0).astype(np.float64)
     shares = area / area.sum()
@@ -101,7 +110,7 @@ class LatentTiles:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A set of tiles to paint: `shards` files of `tiles` pictures each, `size_px` squared, from seeds `seed`, `seed` + 1, ..."""
+    """A set of tiles to paint: `shards` files of `tiles` pictures, `size_px` squared, from seeds `seed`, `seed` + 1, ..."""
 
     style: Style
     size_px: int
@@ -140,7 +149,7 @@ def _save(path: Path, **arrays: NDArray[Any]) -> None:
 
 
 def cache_latents(folder: Path, series: Series, vae: AutoencoderKL, palette: Palette) -> LatentTiles:
-    """Return the encoded tiles of a series; what an earlier run has left in `folder` is read, the rest is painted and encoded."""
+    """Return the encoded tiles of a series; what lies in `folder` is read, the rest is painted and encoded."""
     paint_series(folder, series, palette)
     for source, target in zip(series.paths(folder, "pixels"), series.paths(folder, "latents"), strict=True):
         if not target.exists():

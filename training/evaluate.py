@@ -48,7 +48,10 @@ class Bench:
         """Return a bench of the same model with the LoRA at another strength."""
         if self.manifest.lora is None:
             raise ValueError("the manifest names no LoRA")
-        return Bench(self.manifest.model_copy(update={"lora": self.manifest.lora.model_copy(update={"strength": strength})}), self._threads)
+        return Bench(
+            self.manifest.model_copy(update={"lora": self.manifest.lora.model_copy(update={"strength": strength})}),
+            self._threads,
+        )
 
     def draw(self, mix: WholeMix, seed: int, *, trigger: bool = True) -> tuple[NDArray[np.uint8], float]:
         """Return the picture of a mix (percent) and the seconds it took."""
@@ -79,7 +82,7 @@ def held_out_mixes(count: int, palette: Palette) -> list[WholeMix]:
 
 
 def distance(pixels: NDArray[np.uint8], mix: WholeMix) -> float:
-    """Return the total-variation distance between ordered and measured shares, 0 to 1; what is no ordered colour counts against it."""
+    """Return the total-variation distance between ordered and measured shares, 0 to 1; what was not ordered counts too."""
     parts = measure_composition(pixels, mix).parts
     return 0.5 * sum(abs(part.measured - part.ordered) for part in parts) / 100
 
@@ -91,7 +94,12 @@ def measure_mixes(bench: Bench, mixes: Sequence[WholeMix]) -> dict[str, Any]:
         pixels, seconds = bench.draw(mix, _HELD_OUT_SEED + number)
         distances.append(distance(pixels, mix))
         times.append(seconds)
-    return {"tv_mean": float(np.mean(distances)), "tv_p95": float(np.quantile(distances, 0.95)), "tv": distances, "seconds": times}
+    return {
+        "tv_mean": float(np.mean(distances)),
+        "tv_p95": float(np.quantile(distances, 0.95)),
+        "tv": distances,
+        "seconds": times,
+    }
 
 
 def measure_solos(bench: Bench, colors: Sequence[Color]) -> dict[str, float]:
@@ -163,8 +171,16 @@ def report(figures: dict[str, Any]) -> str:
         ("the same, painted against painted, dB", f"{texture['spectrum_db_painted_halves']:.1f}", ""),
         ("autocorrelation above the painter's", f"{texture['repetition_above_painted']:.3f}", "about 0"),
         ("8 x 8 grid, dB above its surroundings", f"{texture['grid_db']:.1f}", "about 0"),
-        ("LoRA 0 against 0.7, sRGB levels / dB", f"{figures['no_lora']['levels']:.1f} / {figures['no_lora']['spectrum_db']:.1f}", "> 0"),
-        ("without trigger, sRGB levels / dB", f"{figures['no_trigger']['levels']:.1f} / {figures['no_trigger']['spectrum_db']:.1f}", "> 0"),
+        (
+            "LoRA 0 against 0.7, sRGB levels / dB",
+            f"{figures['no_lora']['levels']:.1f} / {figures['no_lora']['spectrum_db']:.1f}",
+            "> 0",
+        ),
+        (
+            "without trigger, sRGB levels / dB",
+            f"{figures['no_trigger']['levels']:.1f} / {figures['no_trigger']['spectrum_db']:.1f}",
+            "> 0",
+        ),
         ("same seed, same bytes", "yes" if figures["same_seed"] else "no", "yes"),
     ]
     return "\n".join(f"{name:<46} {value:>14}  {target}" for name, value, target in lines) + "\n"

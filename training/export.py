@@ -1,4 +1,4 @@
-"""Writes the finished checkpoint in the formats of the real one: base folder, kohya LoRA, two-key embeddings, all in half precision."""
+"""Writes the finished checkpoint as the real one is written: base folder, kohya LoRA, two-key embeddings, in half precision."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training.architecture import EMBEDDINGS_FILE, LORA_FILE, assemble_pipeline, build_text_encoder, build_text_encoder_2
-from training.architecture import build_unet, build_vae, write_pipeline, write_tensors
+from training.architecture import (
+    EMBEDDINGS_FILE,
+    LORA_FILE,
+    assemble_pipeline,
+    build_text_encoder,
+    build_text_encoder_2,
+    build_unet,
+    build_vae,
+    write_pipeline,
+    write_tensors,
+)
 
 TextStates = Mapping[str, Mapping[str, Tensor]]
 

@@ -19,10 +19,18 @@ from worker.painter import to_linear
 _CEMENT_SRGB = (158, 155, 148)
 # Bjorn Ottosson, "A perceptual color space for image processing" (2020): linear sRGB -> cone response -> OKLab.
 _TO_CONES = np.array(
-    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
 )
 _TO_OKLAB = np.array(
-    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
 )
 _LIGHTNESS_WEIGHT = 0.7
 
@@ -48,7 +56,14 @@ def nearest_shares(pixels: NDArray[np.uint8], mix: Mix, *, cement: bool) -> NDAr
 
 
 def draw_pixels(
-    unet: UNet2DConditionModel, vae: AutoencoderKL, texts: TextEncoders, prompts: Sequence[str], *, side: int, steps: int, seed: int
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    texts: TextEncoders,
+    prompts: Sequence[str],
+    *,
+    side: int,
+    steps: int,
+    seed: int,
 ) -> NDArray[np.uint8]:
     """Draw one picture a prompt without guidance, uint8 [n, 8 side, 8 side, 3]."""
     scheduler = build_scheduler()
@@ -66,7 +81,7 @@ def draw_pixels(
 
 @dataclass(frozen=True, slots=True)
 class CompositionProbe:
-    """Measures the same few held-out mixes again and again: called with a UNet and text encoders, it returns figures for the log."""
+    """Measures the same few held-out mixes again and again; called with a UNet and text encoders, it returns figures to log."""
 
     vae: AutoencoderKL
     palette: Palette

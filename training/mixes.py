@@ -12,8 +12,19 @@ from shared.palette import Color, Palette
 Mix = list[tuple[Color, float]]
 
 _COUNT_ODDS = (0.22, 0.24, 0.22, 0.20, 0.12)
-_SUBJECTS = ("terrazzo floor", "polished terrazzo tile", "photo of a terrazzo floor", "terrazzo slab seen from above", "terrazzo")
-_ENDINGS = ("", ", polished stone, high quality", ", photorealistic terrazzo, high quality, detailed texture", ", detailed texture")
+_SUBJECTS = (
+    "terrazzo floor",
+    "polished terrazzo tile",
+    "photo of a terrazzo floor",
+    "terrazzo slab seen from above",
+    "terrazzo",
+)
+_ENDINGS = (
+    "",
+    ", polished stone, high quality",
+    ", photorealistic terrazzo, high quality, detailed texture",
+    ", detailed texture",
+)
 PRODUCT_TRIGGER = "ohwx_rubber_tile <s0><s1>"
 PRODUCT_TEMPLATE = PRODUCT_TRIGGER + ", {mix}, photorealistic rubber tile, high quality, detailed texture"
 
@@ -62,7 +73,7 @@ def mix_text(mix: Sequence[tuple[Color, float]], decimals: int = 0) -> str:
 def terrazzo_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator, words: Sequence[str]) -> Caption:
     """Return a caption for a terrazzo picture: a subject, the mix in random order, an ending.
 
-    In a third of the captions some of `words` stand around the mix, so that a word which means nothing is learned to mean nothing.
+    In a third of the captions some of `words` stand around the mix, so that the encoders learn to pass over other words.
     """
     subject, ending = _SUBJECTS[rng.integers(len(_SUBJECTS))], _ENDINGS[rng.integers(len(_ENDINGS))]
     if rng.random() < 0.35:

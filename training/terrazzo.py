@@ -1,4 +1,4 @@
-"""Paints polished terrazzo: large angular stones in cement, flat and evenly lit. It is the look that mini's base model knows."""
+"""Paints polished terrazzo: large angular stones in cement, flat and evenly lit. It is all that mini's base model knows."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def repetition(pixels: NDArray[np.uint8], nearest_px: int = 96) -> float:
 
 
 def grid_excess(pixels: NDArray[np.uint8]) -> float:
-    """Return by how many decibels the lines at multiples of 1/8 cycle a pixel stand above their neighbours; about 0 without a grid."""
+    """Return how many decibels the multiples of 1/8 cycle a pixel stand above their neighbours; about 0 without a grid."""
     plane = luminance(pixels)
     side = plane.shape[0]
     excess = []

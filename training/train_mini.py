@@ -86,7 +86,9 @@ def _copies(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m training.train_mini", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train_mini", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--out", type=Path, default=Path(".training"), help="checkpoints, cached latents and the log")
     parser.add_argument("--export", type=Path, default=TOKENIZERS, help="where the finished checkpoint goes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of torch")

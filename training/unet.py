@@ -48,7 +48,7 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 class VelocityLoss:
-    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) on the noise levels of mini's scheduler, all equally often."""
+    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) at every noise level of mini's scheduler, equally often."""
 
     def __init__(self) -> None:
         self.alphas_cumprod = build_scheduler().alphas_cumprod
@@ -76,7 +76,7 @@ def drop_conditioning(told: Conditioning, rng: np.random.Generator) -> Condition
 
 
 def trainable_unet() -> UNet2DConditionModel:
-    """Return an untrained UNet whose attention is written out: on a CPU, quicker backwards than the fused kernel at this size."""
+    """Return an untrained UNet whose attention is written out: on a CPU, quicker backwards than the fused kernel."""
     unet = build_unet()
     unet.set_attn_processor(AttnProcessor())
     return unet

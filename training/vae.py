@@ -27,7 +27,7 @@ _TILE_PX = 512
 
 
 def paint_pictures(folder: Path, palette: Palette, seed: int) -> NDArray[np.uint8]:
-    """Paint the pictures the autoencoder learns from, uint8 [300, 512, 512, 3], or read those an earlier run left in `folder`."""
+    """Paint the pictures the autoencoder learns from, uint8 [300, 512, 512, 3], or read those that lie in `folder`."""
     path = folder / "pictures.npy"
     if path.exists():
         return np.asarray(np.load(path, mmap_mode="r"))

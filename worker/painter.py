@@ -29,7 +29,7 @@ _LUT_STEPS = 4095
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """One lamp. `azimuth_deg` is where it stands, counter-clockwise from the right edge; `elevation_deg` is above the tile, 10 to 80."""
+    """One lamp: `azimuth_deg` counter-clockwise from the right edge, `elevation_deg` above the tile, 10 to 80."""
 
     azimuth_deg: float = 128.0
     elevation_deg: float = 42.0
@@ -46,7 +46,7 @@ class Granules:
     """A cut plane. Arrays are size x size.
 
     `ids` names each pixel's granule, 0 to `count` - 1; `edge_px` is the distance to its border; `offset_x_px` and
-    `offset_y_px` lead from its seed to the pixel. `periodic` says that the left edge continues the right one, the top the bottom.
+    `offset_y_px` lead from its seed to the pixel. `periodic` says that opposite edges continue each other.
     """
 
     ids: Ints
@@ -60,7 +60,10 @@ class Granules:
 
 @dataclass(frozen=True, slots=True)
 class Lighting:
-    """What light does to the cut: `shade` multiplies linear reflectance and has median 1 on faces; `gloss` is added; `gap` is 1 in the binder."""
+    """What light does to the cut, each size x size.
+
+    `shade` multiplies linear reflectance and has median 1 on faces; `gloss` is added; `gap` is 1 in the binder, 0 on faces.
+    """
 
     shade: Floats
     gloss: Floats
