@@ -2,59 +2,114 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import logging
+import os
 import re
+import threading
 from ipaddress import ip_address
+from pathlib import Path
 
 from werkzeug.wrappers import Request
 
+from api.tokens import NAME, Scope, Token, digest, read_tokens
 from shared.errors import SettingsInvalid, Unauthenticated
 from shared.settings import Settings
 
 SCHEMES = ("bearer", "token")
-LOCAL_TENANT = "local"
+LOCAL_NAME = "local"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+Known = list[tuple[bytes, Token]]
+
+log = logging.getLogger(__name__)
 
 
 class Tokens:
-    """The tokens that are accepted, kept as digests. Without any, only callers on this machine are served."""
+    """The tokens that are accepted, kept as digests. Without any, only callers on this machine are served.
+
+    A file of tokens is read again whenever it changed, so that tokens come and go without a restart. A change that
+    cannot be read is logged, and the tokens from before stay.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """Read the `name:token` entries.
+        """Read the `name:token` entries and the file.
 
         Raises:
-            SettingsInvalid: an entry has another form.
+            SettingsInvalid: one of them has another form.
         """
-        self._tenants: list[tuple[bytes, str]] = []
-        for entry in settings.api_tokens:
-            tenant, _, token = entry.get_secret_value().partition(":")
-            if not TENANT.fullmatch(tenant) or not token:
-                raise SettingsInvalid("GRANULE_API_TOKENS: each entry is name:token, the name of letters, digits, . _ and -")
-            self._tenants.append((_digest(token), tenant))
+        self._settings = settings
+        self._listed = [_listed(entry.get_secret_value(), settings) for entry in settings.api_tokens]
+        self._path = settings.api_tokens_file
+        self._lock = threading.Lock()
+        self._in_file: Known = []
+        self._stamp: tuple[int, ...] | None = None
+        if self._path is not None:
+            # The stamp is taken first: a change while the file is read is then seen at the next request.
+            self._stamp = _stamp(self._path)
+            self._in_file = read_tokens(self._path, settings)
 
-    def tenant_of(self, request: Request) -> str:
-        """Return the tenant that a request comes from.
+    def token_of(self, request: Request) -> Token:
+        """Return the token that a request came with.
 
         Raises:
             Unauthenticated: no token or an unknown one; or no token is configured and the caller is not on this machine.
         """
-        if not self._tenants:
-            return _local_tenant(request)
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() not in SCHEMES or not token.strip():
-            raise Unauthenticated("send a token: Authorization: Bearer <token>")
-        given = _digest(token.strip())
+        if not self._listed and self._path is None:
+            return _local_token(request, self._settings)
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() not in SCHEMES or not given.strip():
+            raise Unauthenticated("send a token: Authorization: Bearer <token>", field="Authorization")
+        value = digest(given.strip())
         # Every entry is compared, so that the time it takes says nothing about which one was near.
-        tenants = [tenant for known, tenant in self._tenants if hmac.compare_digest(given, known)]
-        if not tenants:
-            raise Unauthenticated("this token is not known here")
-        return tenants[0]
+        found = [token for known, token in self._listed + self._current() if hmac.compare_digest(value, known)]
+        if not found:
+            raise Unauthenticated("this token is not known here", field="Authorization")
+        return found[0]
+
+    def _current(self) -> Known:
+        """Return the tokens of the file as it is now."""
+        if self._path is None:
+            return []
+        with self._lock:
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._in_file = read_tokens(self._path, self._settings)
+                except SettingsInvalid as error:
+                    log.error("the tokens from before stay: %s", error.detail)
+            return self._in_file
 
 
-def _local_tenant(request: Request) -> str:
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is written or replaced, or None when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _listed(entry: str, settings: Settings) -> tuple[bytes, Token]:
+    name, _, token = entry.partition(":")
+    if not NAME.fullmatch(name) or not token:
+        raise SettingsInvalid("GRANULE_API_TOKENS: each entry is name:token, the name of letters, digits, . _ and -")
+    return digest(token), _token(name, settings)
+
+
+def _token(name: str, settings: Settings, *further: Scope) -> Token:
+    return Token(
+        name=name,
+        tenant=name,
+        scopes=frozenset((Scope.READ, Scope.CREATE, *further)),
+        max_waiting_jobs=settings.token_max_waiting_jobs,
+        creates_per_minute=settings.token_creates_per_minute,
+    )
+
+
+def _local_token(request: Request, settings: Settings) -> Token:
     """Serve a caller on this machine, and nobody who reached it through a proxy or through a name that leads here."""
     peer = request.remote_addr or ""
     try:
@@ -63,14 +118,14 @@ def _local_tenant(request: Request) -> str:
         local = False
     forwarded = any(name in request.headers for name in FORWARDED)
     if local and not forwarded and _host_name(request.host) in LOCAL_HOSTS:
-        return LOCAL_TENANT
-    raise Unauthenticated("this server has no tokens and serves its own machine only; set GRANULE_API_TOKENS=name:token")
+        return _token(LOCAL_NAME, settings, Scope.ADMIN)
+    raise Unauthenticated(
+        "this server has no tokens and serves its own machine only; set GRANULE_API_TOKENS=name:token or "
+        "GRANULE_API_TOKENS_FILE",
+        field="Authorization",
+    )
 
 
 def _host_name(host: str) -> str:
     name = host.rpartition(":")[0] if re.search(r":[0-9]+$", host) else host
     return name.strip("[]").lower()
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

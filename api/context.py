@@ -8,6 +8,8 @@ from typing import Protocol, cast
 from flask import current_app, g, request
 
 from api.auth import Tokens
+from api.limits import OrderLimits
+from api.tokens import Scope
 from shared.job_store import JobStore
 from shared.jobs import Lane
 from shared.manifest import Catalog
@@ -16,6 +18,9 @@ from shared.storage import Storage
 from shared.worker_registry import WorkerRegistry
 
 EXTENSION = "granule"
+
+READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
+"""Methods that change nothing, for which a token that may only read is enough."""
 
 
 class Enqueue(Protocol):
@@ -36,6 +41,7 @@ class Context:
     catalog: Catalog
     workers: WorkerRegistry
     tokens: Tokens
+    limits: OrderLimits
 
 
 def context() -> Context:
@@ -49,5 +55,12 @@ def base_url() -> str:
 
 
 def authenticate() -> None:
-    """Put the caller's tenant into `g.tenant`, before a view that is not public. Raises Unauthenticated."""
-    g.tenant = context().tokens.tenant_of(request)
+    """Put the caller's token into `g.token` and its tenant into `g.tenant`, before a view that is not public.
+
+    Raises:
+        Unauthenticated: there is no token, or an unknown one.
+        Forbidden: the token is not for requests of this kind.
+    """
+    token = context().tokens.token_of(request)
+    token.require(Scope.READ if request.method in READING else Scope.CREATE)
+    g.token, g.tenant = token, token.tenant

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import NotRequired
 
@@ -11,12 +11,14 @@ from typing_extensions import TypedDict
 from werkzeug.exceptions import HTTPException
 
 from shared.errors import (
+    Forbidden,
     Gone,
     GranuleError,
     IdempotencyConflict,
     InputInvalid,
     NotFound,
     QueueFull,
+    RateLimited,
     StorageUnavailable,
     StoreUnavailable,
     Unauthenticated,
@@ -36,7 +38,12 @@ class InvalidField(TypedDict):
 
 
 class Problem(TypedDict):
-    """The body of every error. `code` is the stable word of `shared.errors`, or HTTP's own for a wrong method or address."""
+    """The body of every error.
+
+    `code` is the stable word of `shared.errors`, or HTTP's own for a wrong method or address. `invalid_fields` names what in
+    the request is wrong: a field of the body by its path, a header or a parameter by its name. `retry_after`, in whole
+    seconds, says the same as the header.
+    """
 
     type: str
     title: str
@@ -44,6 +51,7 @@ class Problem(TypedDict):
     detail: str
     code: str
     invalid_fields: NotRequired[list[InvalidField]]
+    retry_after: NotRequired[int]
 
 
 class BodyInvalid(InputInvalid):
@@ -62,17 +70,28 @@ class VersionRefused(InputInvalid):
 
 PROBLEMS: dict[type[GranuleError], tuple[HTTPStatus, str]] = {
     Unauthenticated: (HTTPStatus.UNAUTHORIZED, "Unauthenticated"),
+    Forbidden: (HTTPStatus.FORBIDDEN, "Forbidden"),
     NotFound: (HTTPStatus.NOT_FOUND, "Not found"),
     Gone: (HTTPStatus.GONE, "Gone"),
     VersionRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid version or not permitted"),
     InputInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "Input validation failed"),
     IdempotencyConflict: (HTTPStatus.UNPROCESSABLE_ENTITY, "Idempotency key reused"),
     QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
+    RateLimited: (HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
     StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable"),
     StorageUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable"),
     GranuleError: (HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"),
 }
 """Status and title of each error; a class that is not listed has its parent's."""
+
+HTTP_FIELDS: dict[int, str] = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "url",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Content-Type",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Range",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "headers",
+}
+"""What in the request HTTP's own errors are about."""
 
 
 def register_problems(app: Flask) -> None:
@@ -88,28 +107,39 @@ def _from_error(error: GranuleError) -> Response:
         fields = error.invalid_fields
     elif error.field is not None:
         fields = [{"type": error.code, "field": error.field, "description": error.detail}]
-    response = _problem(status, title, error.detail, error.code, fields)
+    headers: dict[str, str] = {}
+    retry_after_s = UNAVAILABLE_RETRY_AFTER_S if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, QueueFull):
-        response.headers["Retry-After"] = str(error.retry_after_s)
-        response.headers["x-should-retry"] = "true"
-    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(UNAVAILABLE_RETRY_AFTER_S)
-    return response
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, QueueFull | RateLimited):
+        retry_after_s = error.retry_after_s
+        headers["x-should-retry"] = "true"
+    if isinstance(error, RateLimited):
+        headers |= {"ratelimit-limit": str(error.limit), "ratelimit-remaining": "0", "ratelimit-reset": str(retry_after_s)}
+    return _problem(status, title, error.detail, error.code, fields, headers, retry_after_s)
 
 
 def _from_http(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     code = "internal_error" if status == HTTPStatus.INTERNAL_SERVER_ERROR else error.name.lower().replace(" ", "_")
-    response = _problem(status, error.name, error.description or error.name, code)
-    for name, value in error.get_headers():
-        if name.lower() not in ("content-type", "content-length"):
-            response.headers[name] = value
-    return response
+    detail = error.description or error.name
+    fields: list[InvalidField] = []
+    if status in HTTP_FIELDS:
+        fields = [{"type": code, "field": HTTP_FIELDS[status], "description": detail}]
+    own = ("content-type", "content-length")
+    headers = {name: value for name, value in error.get_headers() if name.lower() not in own}
+    return _problem(status, error.name, detail, code, fields, headers)
 
 
-def _problem(status: int, title: str, detail: str, code: str, invalid_fields: Sequence[InvalidField] = ()) -> Response:
+def _problem(
+    status: int,
+    title: str,
+    detail: str,
+    code: str,
+    invalid_fields: Sequence[InvalidField],
+    headers: Mapping[str, str],
+    retry_after_s: int | None = None,
+) -> Response:
     body: Problem = {
         "type": f"urn:granule:problem:{code}",
         "title": title,
@@ -119,4 +149,7 @@ def _problem(status: int, title: str, detail: str, code: str, invalid_fields: Se
     }
     if invalid_fields:
         body["invalid_fields"] = list(invalid_fields)
-    return Response(compact_json(body), status=int(status), content_type=MEDIA_TYPE)
+    if retry_after_s is not None:
+        body["retry_after"] = retry_after_s
+        headers = {**headers, "Retry-After": str(retry_after_s)}
+    return Response(compact_json(body), status=int(status), headers=headers, content_type=MEDIA_TYPE)

@@ -11,7 +11,9 @@ from flask import Blueprint, Flask, Response, g, request
 from api import files, health, models, openapi, predictions
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
+from api.limits import OrderLimits, connect_limits
 from api.problems import register_problems
+from api.sizes import check_sizes
 from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
@@ -37,6 +39,7 @@ def create_app(
     storage: Storage | None = None,
     catalog: Catalog | None = None,
     workers: WorkerRegistry | None = None,
+    limits: OrderLimits | None = None,
 ) -> Flask:
     """Build the WSGI application. Parts that are not given are built as the settings say.
 
@@ -61,8 +64,10 @@ def create_app(
         catalog=catalog or load_catalog(settings.models_dir, settings.version_aliases),
         workers=workers or connect_workers(settings, redis),
         tokens=Tokens(settings),
+        limits=limits or connect_limits(settings, redis),
     )
     app.before_request(_name_request)
+    app.before_request(partial(_check_sizes, settings))
     app.after_request(_show_request_name)
     register_problems(app)
     _mount(app)
@@ -89,6 +94,10 @@ def _name_request() -> None:
     """Keep the caller's name for this request if it is a harmless one, so that both sides' logs can be matched."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _check_sizes(settings: Settings) -> None:
+    check_sizes(request, body_max_bytes=settings.body_max_bytes, header_max_bytes=settings.header_max_bytes)
 
 
 def _show_request_name(response: Response) -> Response:

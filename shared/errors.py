@@ -43,6 +43,12 @@ class Unauthenticated(GranuleError):
     code = "unauthenticated"
 
 
+class Forbidden(GranuleError):
+    """The token is known, and not for this."""
+
+    code = "forbidden"
+
+
 class NotFound(GranuleError):
     """The thing named in the request does not exist, or is not the caller's."""
 
@@ -75,6 +81,18 @@ class QueueFull(GranuleError):
 
     def __init__(self, detail: str, *, retry_after_s: int) -> None:
         super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(GranuleError):
+    """The token has placed as many orders as it may in one minute (`limit`). `retry_after_s` is a whole number of seconds."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, detail: str, *, limit: int, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.limit = limit
         self.retry_after_s = retry_after_s
 
 

@@ -72,12 +72,26 @@ class Settings(BaseSettings):
     """Base of every URL that is handed out, e.g. https://tiles.example.com; unset: the address the request came to."""
     api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """`name:token` entries, comma separated; jobs belong to the name. Empty: only loopback clients are served."""
+    api_tokens_file: Path | None = None
+    """TOML file of further tokens, as digests, with what each allows (docs/operations.md); a change to it counts at once."""
+    token_max_waiting_jobs: int | None = Field(None, ge=1)
+    """Jobs of a tenant that may wait before its creates answer 429; an entry of the file can say otherwise. Unset: no bound."""
+    token_creates_per_minute: int | None = Field(None, ge=1)
+    """Orders that a token may place in a minute; an entry of the file can say otherwise. Unset: no bound."""
     hold_max_s: float = Field(55.0, ge=1, le=60)
     """Longest time a create with `Prefer: wait` is held open."""
     body_max_bytes: int = Field(65_536, ge=1_024)
     """Largest request body that is read."""
+    header_max_bytes: int = Field(16_384, ge=1_024, le=65_536)
+    """Largest sum of a request's headers that is accepted."""
     queue_max_jobs: int = Field(10_000, ge=1)
     """Jobs of one model that may wait before creates answer 429."""
+    reuse_results: bool = True
+    """Answer an order that names a seed with the tenant's stored picture of the same order and weights, if there is one."""
+    streams_max: int = Field(8, ge=1)
+    """Event streams (`urls.stream`) that one API process holds open; each takes a thread. More are answered with 429."""
+    stream_limit_s: float = Field(900.0, ge=1)
+    """How long one event stream may last; its reader connects again and goes on where it was."""
     prompt_policy: Literal["lenient", "strict"] = "lenient"
     """What happens to words that are no palette colour: passed on with a warning, or refused."""
 
@@ -122,6 +136,8 @@ class Settings(BaseSettings):
     """Crashed attempts after which a job fails."""
     retention_s: int = Field(30 * 24 * 3600, ge=60)
     """How long an ended job's input, logs and pictures are kept; its row stays readable."""
+    row_retention_s: int = Field(90 * 24 * 3600, ge=60)
+    """How long the row of a job stays readable and listed after its data was removed; then nothing of it is left."""
 
     # Webhooks
     webhook_secret: SecretStr | None = Field(None)

@@ -137,7 +137,7 @@ def _defaults(settings: Settings, credentials: Credentials) -> dict[str, str]:
     values = {"GRANULE_WEBHOOK_SECRET": secret.get_secret_value()}
     if "version_aliases" not in settings.model_fields_set and settings.model != OLD_MODEL:
         values["GRANULE_VERSION_ALIASES"] = f"{OLD_VERSION}={settings.model}"
-    if "webhook_allowed_hosts" not in settings.model_fields_set and not settings.api_tokens:
+    if "webhook_allowed_hosts" not in settings.model_fields_set and not (settings.api_tokens or settings.api_tokens_file):
         # Without tokens only programs on this machine are served, and their receivers run here too.
         values["GRANULE_WEBHOOK_ALLOWED_HOSTS"] = "127.0.0.1,localhost"
     return values

@@ -1,0 +1,83 @@
+"""How many orders a token may place in a minute, counted in Redis for all API processes together.
+
+Counted is what makes a job. A request that is refused costs nothing: JavaScript's official client sends one that got 429
+five more times within 12 ms. Nor does a repeat, which finds the job of the request before it, and is answered even when the
+minute is used up. Reading is never counted: a client that polls is not one that floods.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from limits import RateLimitItemPerMinute
+from limits.storage import RedisStorage
+from limits.strategies import RateLimiter, SlidingWindowCounterRateLimiter
+from redis import Redis
+
+from api.tokens import Token
+from shared.errors import QueueFull, RateLimited
+from shared.job_store import Created
+from shared.redis_client import answering
+from shared.settings import Settings
+
+
+class OrderLimits:
+    """The orders of all tokens in the last minute. Safe to share between threads."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter = limiter
+
+    def admit(self, token: Token, create: Callable[[bool], Created]) -> Created:
+        """Call `create(True)` within the token's minute, or `create(False)` when it is used up, and count what became of it.
+
+        `create(False)` must record nothing: it may find the job of an earlier request, or raise QueueFull.
+
+        Raises:
+            RateLimited: the token has placed as many orders as it may, and this is a new one.
+            StoreUnavailable: Redis does not answer.
+        """
+        if token.creates_per_minute is None:
+            return create(True)
+        limit = RateLimitItemPerMinute(token.creates_per_minute)
+        with answering():
+            admitted = self._limiter.hit(limit, token.name)
+        try:
+            created = create(admitted)
+        except QueueFull as error:
+            if not admitted:
+                raise self._refusal(token.name, limit) from error
+            self._give_back(token.name, limit)
+            raise
+        if admitted and not created.is_new:
+            self._give_back(token.name, limit)
+        return created
+
+    def remaining(self, token: Token) -> int | None:
+        """Return how many orders the token may place right now; None: as many as it likes. Raises StoreUnavailable."""
+        if token.creates_per_minute is None:
+            return None
+        with answering():
+            return self._limiter.get_window_stats(RateLimitItemPerMinute(token.creates_per_minute), token.name).remaining
+
+    def _give_back(self, name: str, limit: RateLimitItemPerMinute) -> None:
+        with answering():
+            self._limiter.hit(limit, name, cost=-1)
+
+    def _refusal(self, name: str, limit: RateLimitItemPerMinute) -> RateLimited:
+        with answering():
+            reset_s = self._limiter.get_window_stats(limit, name).reset_time - time.time()
+        return RateLimited(
+            f"{name!r} may place {limit.amount} orders in a minute; try again later",
+            limit=limit.amount,
+            retry_after_s=max(1, math.ceil(reset_s)),
+        )
+
+
+def connect_limits(settings: Settings, redis: Redis) -> OrderLimits:
+    """Build the limits on a Redis connection. Nothing is sent yet."""
+    storage = RedisStorage(
+        settings.redis_url, connection_pool=redis.connection_pool, key_prefix=f"{settings.redis_prefix}limits"
+    )
+    return OrderLimits(SlidingWindowCounterRateLimiter(storage))
