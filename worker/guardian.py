@@ -115,6 +115,8 @@ class Guardian:
         read_fd, write_fd = os.pipe()
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         environment = os.environ | {"GRANULE_PULSE_FD": str(write_fd), "GRANULE_WORKER_NAME": name}
+        # transformers warns at import, before any code of ours runs, of image processors that are not used here.
+        environment.setdefault("TRANSFORMERS_VERBOSITY", "error")
         process = subprocess.Popen(self._command, env=environment, pass_fds=[write_fd])
         os.close(write_fd)
         now_s = self._clock()
@@ -255,7 +257,7 @@ def worker_command(settings: Settings, app: str) -> list[str]:
     """Return the Celery command line of a render worker: one process, one job at a time, this model's queue only."""
     options = ["--pool", "solo", "--concurrency", "1", "--queues", render_queue(settings.model)]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level]
-    return [sys.executable, "-m", "celery", "--app", app, "worker", *options, *quiet]
+    return [sys.executable, "-m", "celery", "--quiet", "--app", app, "worker", *options, *quiet]
 
 
 if __name__ == "__main__":

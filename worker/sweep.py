@@ -111,3 +111,6 @@ class Sweep:
             look()
         except (StoreUnavailable, StorageUnavailable) as error:
             log.warning("the sweep could not look for %s: %s", look.__name__, error)
+        except Exception:
+            # One record that cannot be read must not end the search for all others.
+            log.exception("the sweep met an unforeseen error while it looked for %s", look.__name__)
