@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Protocol, cast
 
 from flask import current_app, g, request
@@ -32,7 +33,7 @@ class Enqueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of one application."""
+    """The parts of one application. `streams` counts the event streams that this process may still open."""
 
     settings: Settings
     store: JobStore
@@ -42,6 +43,7 @@ class Context:
     workers: WorkerRegistry
     tokens: Tokens
     limits: OrderLimits
+    streams: BoundedSemaphore
 
 
 def context() -> Context:

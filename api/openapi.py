@@ -39,6 +39,8 @@ TYPES: tuple[Any, ...] = (
 STATUS_TEXTS = {
     200: "As it is now",
     201: "Recorded",
+    202: "To be removed when it has ended",
+    204: "Nothing more",
     206: "The part asked for",
     304: "Unchanged",
     503: "Not ready",
@@ -64,7 +66,7 @@ class Operation:
 
 CREATE = Operation(
     {201: "Prediction", 200: "Prediction"},
-    headers=("Prefer", "Idempotency-Key", "Cancel-After"),
+    headers=("Prefer", "Idempotency-Key", "Cancel-After", "X-Priority", "Cache-Control"),
     takes_body=True,
 )
 PAGE_QUERY = ("cursor", "created_after", "created_before", "source")
@@ -75,6 +77,7 @@ OPERATIONS: dict[str, Operation] = {
     "predictions.list_predictions": Operation({200: "PredictionPage"}, query=PAGE_QUERY),
     "predictions.get_prediction": Operation({200: "Prediction"}),
     "predictions.cancel_prediction": Operation({200: "Prediction"}),
+    "predictions.delete_prediction": Operation({200: "Prediction", 202: "Prediction"}),
     "models.list_models": Operation({200: "ModelPage"}),
     "models.get_model": Operation({200: "Model"}),
     "models.create_model_prediction": CREATE,
@@ -89,11 +92,14 @@ OPERATIONS: dict[str, Operation] = {
     "files.get_file": Operation(
         {200: "image/*", 206: "image/*", 304: None}, headers=("Range", "If-None-Match", "If-Range"), public=True
     ),
+    "stream.stream_prediction": Operation({200: "text/event-stream", 204: None}, headers=("Last-Event-ID",), public=True),
     "health.healthz": Operation({200: "Health"}, public=True),
     "health.readyz": Operation({200: "Readiness", 503: "Readiness"}, public=True),
     "openapi.get_openapi": Operation({200: "{}"}, public=True),
 }
-UNDESCRIBED = frozenset({"models.search_models", "files.preflight_file", "files.upload_file", "static"})
+UNDESCRIBED = frozenset(
+    {"models.search_models", "files.preflight_file", "stream.preflight_stream", "files.upload_file", "static"}
+)
 """QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers and to clients' probes."""
 
 

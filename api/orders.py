@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,19 +14,28 @@ from flask import Response, g, request
 
 from api.context import Context, base_url, context
 from api.hold import hold_s
-from api.params import PredictionRequest, check_body, check_cancel_after, check_idempotency_key, read_json
+from api.params import (
+    PredictionRequest,
+    check_body,
+    check_cancel_after,
+    check_idempotency_key,
+    check_priority,
+    read_json,
+)
 from api.problems import VersionRefused
 from api.responses import json_response
+from api.reuse import end_with_stored, wants_fresh
 from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
 from shared.filenames import file_name
 from shared.job_store import Created
-from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, Lane, RenderSpec, Status, new_id, new_seed
+from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, RenderSpec, new_id, new_seed
 from shared.manifest import Manifest
+from shared.outlook import Outlook
 from shared.prompts import parse_negative_prompt, parse_prompt
 from shared.webhooks import check_url
 from shared.wire import prediction
 
-FILE_TOKEN_BYTES = 24
+TOKEN_BYTES = 24
 
 SEEDED_REPEAT_S = 10.0
 """A body with a seed has one right picture, so the same body again within this time is the same order."""
@@ -56,14 +66,13 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
             queue_max_jobs=parts.settings.queue_max_jobs,
             idempotency_key=key,
             repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
+            reuse=parts.settings.reuse_results and _names_seed(body) and not wants_fresh(request.headers),
         )
     except IdempotencyConflict as error:
         if job_id is None:
             raise
         raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id") from error
-    if created.is_new:
-        _announce(parts, spec)
-    return _answer(parts, created)
+    return _answer(parts, _start(parts, created) if created.is_new else created)
 
 
 def _manifest_for(body: PredictionRequest, named: Manifest | None, parts: Context) -> Manifest:
@@ -90,7 +99,7 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
             negative = parse_negative_prompt(wanted.negative_prompt, manifest)
     except PromptInvalid as error:
         raise PromptInvalid(error.detail, field=f"input.{error.field}") from error
-    seed = new_seed() if wanted.seed in (None, -1) else int(wanted.seed)
+    seed = new_seed() if wanted.seed is None or not _names_seed(body) else wanted.seed
     extension = "jpg" if wanted.output_format == "jpeg" else wanted.output_format
     webhook, events = _webhook_of(body, parts)
     return JobSpec(
@@ -98,7 +107,7 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         tenant=g.tenant,
         model=manifest.slug,
         version=manifest.version,
-        lane=Lane.NORMAL,
+        lane=check_priority(request.headers.get("X-Priority"), g.token.lanes),
         input=given,
         render=RenderSpec(
             prompt=parsed.prompt,
@@ -114,8 +123,9 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         mix=[(color.name, share) for color, share in parsed.mix.ordered] if parsed.mix else [],
         warnings=list(parsed.warnings),
         base_url=base_url(),
-        file_token=secrets.token_urlsafe(FILE_TOKEN_BYTES),
-        filename=file_name(datetime.now(UTC).date(), parsed.text, seed, extension),
+        file_token=secrets.token_urlsafe(TOKEN_BYTES),
+        stream_token=secrets.token_urlsafe(TOKEN_BYTES),
+        filename=file_name(datetime.now(UTC).date(), str(parsed.mix or parsed.text), seed, extension),
         webhook=webhook,
         webhook_events=events,
         cancel_after_s=check_cancel_after(request.headers.get("Cancel-After")),
@@ -146,7 +156,27 @@ def _repeat_window_s(body: PredictionRequest) -> float:
     retries = request.headers.get("x-stainless-retry-count", "0")
     if retries.isascii() and retries.isdigit() and int(retries) > 0:
         return RETRY_REPEAT_S
-    return 0.0 if body.input.seed in (None, -1) else SEEDED_REPEAT_S
+    return SEEDED_REPEAT_S if _names_seed(body) else 0.0
+
+
+def _names_seed(body: PredictionRequest) -> bool:
+    return body.input.seed not in (None, -1)
+
+
+def _start(parts: Context, created: Created) -> Created:
+    """Tell the workers about a new job, unless a stored picture ends it here and now."""
+    if created.source is None:
+        _announce(parts, created.job.spec)
+        return created
+    try:
+        if not end_with_stored(created.job, created.source, parts.store, parts.storage):
+            _announce(parts, created.job.spec)
+        job, outlook = parts.store.view(created.job_id)
+    except StoreUnavailable:
+        # The job is on record; its lease brings it to a worker.
+        log.warning("job %s could not be ended with a stored picture", created.job_id, extra={"job_id": created.job_id})
+        return created
+    return replace(created, job=job, outlook=outlook)
 
 
 def _announce(parts: Context, spec: JobSpec) -> None:
@@ -158,16 +188,17 @@ def _announce(parts: Context, spec: JobSpec) -> None:
 
 
 def _answer(parts: Context, created: Created) -> Response:
-    job, position = created.job, created.queue_position
+    job, outlook = created.job, created.outlook
     hold = hold_s(request.headers, hold_max_s=parts.settings.hold_max_s)
     if hold is not None and not job.status.is_terminal:
         try:
-            job = parts.store.wait(job.id, hold)
-            position = parts.store.position(job) if job.status is Status.QUEUED else None
+            job, outlook = parts.store.wait(job.id, hold), Outlook()
+            if not job.status.is_terminal:
+                job, outlook = parts.store.view(job.id)
         except StoreUnavailable:
             # The job is on record: an error now would only make the caller order it again.
             log.warning("the hold of job %s ended early: no answer from Redis", job.id, extra={"job_id": job.id})
-    body = prediction(job, base_url=base_url(), queue_position=position)
+    body = prediction(job, base_url=base_url(), outlook=outlook)
     if hold is not None and not job.status.is_terminal:
         # Official clients that asked to wait take every other status for an end, and would hand out an empty result.
         body["status"] = "starting"

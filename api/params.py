@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -12,8 +13,9 @@ from werkzeug.wrappers import Request
 
 from api.problems import BodyInvalid, InvalidField
 from shared.errors import InputInvalid
-from shared.jobs import Event
+from shared.jobs import Event, Lane
 from shared.prompts import MAX_CHARACTERS
+from shared.wire import PRIORITIES
 
 SEED_MAX = 2**32 - 1
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -58,7 +60,7 @@ class PredictionRequest(BaseModel):
         None, description="Which events are sent. Unset: output and completed.", max_length=len(Event)
     )
     webhook_completed: str | None = Field(None, description="Older spelling of a webhook for the completed event alone.")
-    stream: bool | None = Field(None, description="Accepted for Replicate's clients; one picture is not streamed.")
+    stream: bool | None = Field(None, description="Accepted for Replicate's clients: every prediction has a stream.")
     id: str | None = Field(None, description="With PUT: the same id as in the address, or nothing.")
 
 
@@ -103,6 +105,21 @@ def check_idempotency_key(key: str | None) -> str | None:
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InputInvalid("a key is 1 to 255 printable ASCII characters without spaces", field="Idempotency-Key")
     return key
+
+
+def check_priority(text: str | None, allowed: Collection[Lane]) -> Lane:
+    """Return the lane that `X-Priority` names, in any case; without the header normal, or the next lower one allowed.
+
+    Raises:
+        InputInvalid: it is no lane, or none that the caller's token may order in.
+    """
+    lanes: dict[str, Lane] = {name: lane for lane, name in PRIORITIES.items() if lane in allowed}
+    if text is None:
+        return next(lane for lane in (Lane.NORMAL, Lane.LOW, Lane.HIGH) if lane in allowed)
+    lane = lanes.get(text.strip().lower())
+    if lane is None:
+        raise InputInvalid(f"X-Priority is one of {', '.join(lanes)}", field="X-Priority")
+    return lane
 
 
 def check_cancel_after(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Predictions: create, read, list, cancel. Mounted under every address that some official client builds for them."""
+"""Predictions: create, read, list, cancel, delete. Mounted under every address that some official client builds for them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from api.params import check_job_id
 from api.responses import json_response
 from shared.errors import NotFound
 from shared.jobs import Job
+from shared.outlook import Outlook
+from shared.removal import remove_data
 from shared.wire import prediction
 
 blueprint = Blueprint("predictions", __name__)
@@ -38,8 +40,8 @@ def list_predictions() -> Response:
 @blueprint.get("/<prediction_id>")
 def get_prediction(prediction_id: str) -> Response:
     """Read a prediction."""
-    job, position = _own_job(prediction_id)
-    return json_response(prediction(job, base_url=base_url(), queue_position=position))
+    job, outlook = _own_job(prediction_id)
+    return json_response(prediction(job, base_url=base_url(), outlook=outlook))
 
 
 @blueprint.post("/<prediction_id>/cancel")
@@ -47,13 +49,27 @@ def cancel_prediction(prediction_id: str) -> Response:
     """Call a prediction off. One that is being drawn reads as canceled when its worker has let go."""
     _own_job(prediction_id)
     context().store.cancel(prediction_id)
-    job, position = _own_job(prediction_id)
-    return json_response(prediction(job, base_url=base_url(), queue_position=position))
+    job, outlook = _own_job(prediction_id)
+    return json_response(prediction(job, base_url=base_url(), outlook=outlook))
 
 
-def _own_job(prediction_id: str) -> tuple[Job, int | None]:
-    """Return a job of the caller's and its place in line. Raises NotFound for one of somebody else's as for none."""
-    job, position = context().store.view(prediction_id)
+@blueprint.delete("/<prediction_id>")
+def delete_prediction(prediction_id: str) -> Response:
+    """Remove a prediction's picture, input and logs; one that has not ended is called off first, and answered with 202."""
+    parts = context()
+    job, _ = _own_job(prediction_id)
+    if not job.status.is_terminal:
+        parts.store.cancel(prediction_id, unwanted=True)
+        job = parts.store.get(prediction_id)
+    if not job.data_removed:
+        remove_data(job, parts.store, parts.storage)
+    job, outlook = _own_job(prediction_id)
+    return json_response(prediction(job, base_url=base_url(), outlook=outlook), 200 if job.data_removed else 202)
+
+
+def _own_job(prediction_id: str) -> tuple[Job, Outlook]:
+    """Return a job of the caller's and what to expect of it. Raises NotFound for one of somebody else's as for none."""
+    job, outlook = context().store.view(prediction_id)
     if job.spec.tenant != g.tenant:
         raise NotFound(f"no prediction {prediction_id!r}")
-    return job, position
+    return job, outlook

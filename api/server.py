@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 from functools import partial
+from threading import BoundedSemaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import files, health, models, openapi, predictions
+from api import files, health, models, openapi, predictions, stream
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
@@ -65,6 +66,7 @@ def create_app(
         workers=workers or connect_workers(settings, redis),
         tokens=Tokens(settings),
         limits=limits or connect_limits(settings, redis),
+        streams=BoundedSemaphore(settings.streams_max),
     )
     app.before_request(_name_request)
     app.before_request(partial(_check_sizes, settings))
@@ -80,6 +82,7 @@ def _mount(app: Flask) -> None:
         _mount_at(app, models.blueprint, base)
     _mount_at(app, predictions.blueprint, "/v1/jobs")
     _mount_at(app, files.blueprint, "/v1/files")
+    _mount_at(app, stream.blueprint, "/v1/streams")
     _mount_at(app, health.blueprint, "")
     _mount_at(app, openapi.blueprint, "")
 

@@ -84,6 +84,12 @@ class QueueFull(GranuleError):
         self.retry_after_s = retry_after_s
 
 
+class StreamsFull(QueueFull):
+    """This process holds as many event streams open as it may."""
+
+    code = "streams_full"
+
+
 class RateLimited(GranuleError):
     """The token has placed as many orders as it may in one minute (`limit`). `retry_after_s` is a whole number of seconds."""
 

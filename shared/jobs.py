@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -87,7 +88,8 @@ class JobSpec:
 
     `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
     `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs;
-    `cancel_after_s` counts from creation to the moment at which the job is called off if it has not ended.
+    `cancel_after_s` counts from creation to the moment at which the job is called off if it has not ended; `stream_token` is
+    the unguessable part of the address that its events are streamed at (empty: nowhere).
     """
 
     id: str
@@ -105,6 +107,12 @@ class JobSpec:
     webhook: str | None = None
     webhook_events: list[Event] = field(default_factory=list)
     cancel_after_s: float | None = None
+    stream_token: str = ""
+
+    @property
+    def render_key(self) -> str:
+        """What two orders share that ask for the very same picture: a digest of the model version and the render."""
+        return _digest([self.model, self.version, asdict(self.render)])
 
     def to_json(self) -> str:
         """Serialise for the record."""
@@ -166,9 +174,25 @@ class Result:
         return cls(**data)
 
 
+def weights_digest(provenance: Mapping[str, Any]) -> str:
+    """Return one digest of the weights that a pipeline's `provenance` names: files, LoRA strength, scheduler.
+
+    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture.
+    """
+    return _digest([provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the record held it at one moment. Times are milliseconds since 1970 on Redis's clock."""
+    """A job as the record held it at one moment. Times are milliseconds since 1970 on Redis's clock.
+
+    `logs` is the end of what was logged, `logged_bytes` how much that was in all; `expires_ms` is when the data is due to be
+    removed, `reused_from` the job whose stored picture was the answer to this one.
+    """
 
     spec: JobSpec
     status: Status
@@ -179,13 +203,16 @@ class Job:
     worker: str | None = None
     step: int = 0
     logs: str = ""
+    logged_bytes: int = 0
     cancel_requested: bool = False
     started_ms: int | None = None
     completed_ms: int | None = None
     deadline_ms: int | None = None
+    expires_ms: int | None = None
     result: Result | None = None
     error: JobError | None = None
     data_removed: bool = False
+    reused_from: str | None = None
 
     @property
     def id(self) -> str:
@@ -205,13 +232,16 @@ class Job:
             worker=fields.get("worker"),
             step=int(fields.get("step", 0)),
             logs=fields.get("logs", ""),
+            logged_bytes=int(fields.get("logged_bytes", 0)),
             cancel_requested="cancel" in fields,
             started_ms=_optional_int(fields, "started_ms"),
             completed_ms=_optional_int(fields, "completed_ms"),
             deadline_ms=_optional_int(fields, "deadline_ms"),
+            expires_ms=_optional_int(fields, "expires_ms"),
             result=Result.from_json(fields["result"]) if "result" in fields else None,
             error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
             data_removed="data_removed" in fields,
+            reused_from=fields.get("reused_from"),
         )
 
 

@@ -85,6 +85,11 @@ class Storage:
             reply = self._client.head_object(Bucket=self._bucket, Key=key)
         return StoredObject(reply["ContentType"], reply["ContentLength"], reply["ETag"], None, None)
 
+    def copy(self, source_key: str, key: str) -> None:
+        """Store an object's content, type and metadata under a second key, inside the server. Raises NotFound."""
+        with _answering():
+            self._client.copy_object(Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": source_key})
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         with _answering():
@@ -129,9 +134,14 @@ def connect_storage(settings: Settings) -> Storage:
     return Storage(client, settings.s3_bucket)
 
 
+def outputs_prefix(job_id: str) -> str:
+    """Return what the keys of all objects of a job start with, those of attempts that failed included."""
+    return f"outputs/{job_id}/"
+
+
 def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     """Name the object of one picture of one attempt: no two attempts of a job ever write to the same key."""
-    return f"outputs/{job_id}/{fence}/{index}.{extension}"
+    return f"{outputs_prefix(job_id)}{fence}/{index}.{extension}"
 
 
 @contextmanager

@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 from urllib.parse import quote
 
 from typing_extensions import TypedDict
 
-from shared.jobs import Job, Status
+from shared.jobs import Job, Lane, Status
+from shared.outlook import Outlook
 
 WireStatus = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 
@@ -29,16 +30,23 @@ WIRE_STATUS: dict[Status, WireStatus] = {
 """Replicate's word for each status. Its sixth, `aborted`, is never used: the official clients cannot read it."""
 
 
+Priority = Literal["high", "normal", "low"]
+
+PRIORITIES: dict[Lane, Priority] = {Lane.HIGH: "high", Lane.NORMAL: "normal", Lane.LOW: "low"}
+"""What callers name a lane; the recovery lane is nobody's to ask for."""
+
+
 class Urls(TypedDict):
-    """Absolute addresses that belong to a prediction."""
+    """Absolute addresses that belong to a prediction. `stream` is left out once there is nothing left to stream."""
 
     get: str
     cancel: str
     web: str
+    stream: NotRequired[str]
 
 
 class Metrics(TypedDict, total=False):
-    """Seconds: the pipeline's own time, and from creation to the end."""
+    """Seconds: the pipeline's own time (0 when a stored picture was the answer), and from creation to the end."""
 
     predict_time: float
     total_time: float
@@ -75,7 +83,12 @@ class Prediction(TypedDict):
     error_code: str | None
     seed: int
     warnings: list[str]
+    priority: Priority
     queue_position: int | None
+    queue_note: str | None
+    eta_s: float | None
+    expires_at: str | None
+    reused_from: str | None
     progress: Progress
     attempts: int
     composition: list[dict[str, Any]] | None
@@ -83,10 +96,10 @@ class Prediction(TypedDict):
     provenance: dict[str, Any] | None
 
 
-def prediction(job: Job, *, base_url: str, queue_position: int | None = None) -> Prediction:
-    """Render a job. `base_url` starts every address, without a slash at its end; `queue_position` is 0 for the next to run."""
+def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Prediction:
+    """Render a job. `base_url` starts every address, without a slash at its end; without `outlook` nothing is foretold."""
     spec, result = job.spec, job.result
-    address = f"{base_url}/v1/predictions/{quote(job.id)}"
+    outlook = outlook or Outlook()
     return {
         "id": job.id,
         "model": spec.model,
@@ -103,11 +116,16 @@ def prediction(job: Job, *, base_url: str, queue_position: int | None = None) ->
         "deadline": _optional_time(job.deadline_ms),
         "data_removed": job.data_removed,
         "source": "api",
-        "urls": {"get": address, "cancel": f"{address}/cancel", "web": address},
+        "urls": _urls(job, base_url),
         "error_code": job.error.code if job.error else None,
         "seed": spec.render.seed,
         "warnings": spec.warnings,
-        "queue_position": queue_position,
+        "priority": PRIORITIES[spec.lane],
+        "queue_position": outlook.queue_position,
+        "queue_note": outlook.queue_note,
+        "eta_s": outlook.eta_s,
+        "expires_at": _optional_time(job.expires_ms),
+        "reused_from": job.reused_from,
         "progress": _progress(job),
         "attempts": job.fence,
         "composition": result.composition if result else None,
@@ -123,6 +141,11 @@ def iso_time(ms: int) -> str:
 
 def _optional_time(ms: int | None) -> str | None:
     return None if ms is None else iso_time(ms)
+
+
+def stream_url(base_url: str, job_id: str, token: str) -> str:
+    """Return the address that a prediction's events are streamed at."""
+    return f"{base_url}/v1/streams/{quote(job_id)}/{token}"
 
 
 def file_url(base_url: str, token: str, filename: str) -> str:
@@ -165,6 +188,14 @@ def _number(value: float) -> str:
         return format(Decimal(text), "f").removesuffix(".0")
     mantissa, _, exponent = text.partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+
+
+def _urls(job: Job, base_url: str) -> Urls:
+    address = f"{base_url}/v1/predictions/{quote(job.id)}"
+    urls: Urls = {"get": address, "cancel": f"{address}/cancel", "web": address}
+    if job.spec.stream_token and not job.data_removed:
+        urls["stream"] = stream_url(base_url, job.id, job.spec.stream_token)
+    return urls
 
 
 def _output(job: Job, base_url: str) -> str | list[str] | None:

@@ -88,6 +88,7 @@ def make_worker(settings: Settings, load_pipeline: LoadPipeline) -> Celery:
                 start_sweep()
             else:
                 station().pulse.start_pinging()
+                store.announce_weights(settings.model, station().pipeline.provenance)
                 station().pulse.send(Ready(device=str(station().pipeline.provenance["device"])))
         except GranuleError as error:
             log.critical("this worker cannot work: %s", error)

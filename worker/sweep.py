@@ -20,6 +20,7 @@ from shared.jobs import JobError, Lane, Status
 from shared.manifest import Catalog
 from shared.outbox import Outbox
 from shared.queue import enqueue_delivery, enqueue_render, message_lists
+from shared.removal import remove_data
 from shared.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ TICK_S = 0.25
 JOBS_EVERY_TICKS = 4
 """Expired leases, lost messages and deadlines: once a second."""
 DATA_EVERY_TICKS = 240
-"""Data whose retention is over: once a minute."""
+"""Data and rows whose retention is over: once a minute."""
 DEADLINE_PASSED = JobError("deadline_passed", "the prediction had not ended by its deadline (Cancel-After)")
 
 
@@ -79,12 +80,14 @@ class Sweep:
             self.store.cancel(job_id, DEADLINE_PASSED)
 
     def data(self) -> None:
-        """Remove the pictures and inputs of jobs whose retention is over."""
+        """Remove the pictures and inputs of jobs whose retention is over, or whose owner wants them gone."""
         for job_id in self.store.expiring():
-            job = self.store.get(job_id)
-            for key in self.storage.keys(f"outputs/{job_id}/"):
-                self.storage.delete(key)
-            self.store.remove_data(job)
+            remove_data(self.store.get(job_id), self.store, self.storage)
+
+    def rows(self) -> None:
+        """Forget the jobs whose data went long ago."""
+        for job_id in self.store.outlived():
+            self.store.purge(job_id)
 
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop. A server that is away ends one look, never the sweep."""
@@ -104,6 +107,7 @@ class Sweep:
             (self.messages, JOBS_EVERY_TICKS),
             (self.deadlines, JOBS_EVERY_TICKS),
             (self.data, DATA_EVERY_TICKS),
+            (self.rows, DATA_EVERY_TICKS),
         )
 
     def _try(self, look: Callable[[], None]) -> None:

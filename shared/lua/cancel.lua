@@ -1,18 +1,15 @@
 -- Call a job off: at once while it waits, by a flag that its worker obeys at the next step while it runs.
--- ARGV: prefix, id, retention_ms, reason ('' = the owner's wish)
+-- ARGV: prefix, id, retention_ms, reason ('' = the owner's wish), unwanted (1 = its data is to go when it has ended)
 -- Returns 'canceled', 'requested', 'over' (it had ended before) or '' (no such job).
 local status = get('status')
 if not status then return '' end
-if (status == 'queued' or status == 'running') and ARGV[4] ~= '' then
-  redis.call('HSET', job, 'cancel_reason', ARGV[4])
-end
+if status ~= 'queued' and status ~= 'running' then return 'over' end
+if ARGV[4] ~= '' then redis.call('HSET', job, 'cancel_reason', ARGV[4]) end
+if ARGV[5] == '1' then redis.call('HSET', job, 'unwanted', 1) end
 if status == 'queued' then
   leave_lane()
   complete('canceled', tonumber(ARGV[3]))
   return 'canceled'
 end
-if status == 'running' then
-  redis.call('HSET', job, 'cancel', now)
-  return 'requested'
-end
-return 'over'
+redis.call('HSET', job, 'cancel', now)
+return 'requested'

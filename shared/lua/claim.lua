@@ -13,6 +13,7 @@ leave_lane()
 local fence = redis.call('HINCRBY', job, 'fence', 1)
 redis.call('HSET', job, 'status', 'running', 'worker', worker, 'delivery_token', token, 'started_ms', now, 'step', 0)
 redis.call('ZADD', leases, now + lease_ms, id)
+redis.call('ZADD', prefix .. 'running:' .. model, now, id)
 local last = prefix .. 'last:' .. model
 if lane ~= 'recovery' and tonumber(get('seq')) > tonumber(redis.call('HGET', last, lane) or 0) then
   redis.call('HSET', last, lane, get('seq'))

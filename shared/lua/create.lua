@@ -1,15 +1,24 @@
 -- Record a job, put it in its lane and remember its idempotency key.
 -- ARGV: prefix, id, spec, model, lane, tenant, body_hash, idempotency_key ('' = none), idempotency_ttl_ms, queue_max,
 --       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
---       cancel_after_ms (0 = never)
--- Returns {'created' | 'same', record, position}, {'conflict'} or {'full', depth}.
+--       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms
+-- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
+-- {'conflict'} or {'full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local idempotency = ARGV[8] ~= '' and (prefix .. 'idempotency:' .. tenant .. ':' .. ARGV[8]) or nil
 local recent = prefix .. 'recent:' .. tenant .. ':' .. body_hash
 
 local function answer(outcome, of)
-  local record, position = view(of)
-  return { outcome, record, position }
+  return { outcome, view(of) }
+end
+
+-- A job of the tenant that holds the picture of this very order, drawn with the weights that the model's workers have now.
+local function stored_source()
+  if ARGV[18] ~= '1' then return nil end
+  local source = redis.call('GET', stored_key(tenant, ARGV[17]))
+  local weights = source and redis.call('HGET', prefix .. 'job:' .. source, 'weights')
+  if weights and weights == redis.call('HGET', prefix .. 'weights', model) then return source end
+  return nil
 end
 
 local recorded = redis.call('HMGET', job, 'tenant', 'body_hash')
@@ -20,7 +29,7 @@ if recorded[1] then
 end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'id', 'body_hash')
-  if first[1] then
+  if first[1] and redis.call('EXISTS', prefix .. 'job:' .. first[1]) == 1 then
     if first[2] == body_hash then return answer('same', first[1]) end
     return { 'conflict' }
   end
@@ -30,15 +39,16 @@ end
 -- nothing, is no answer to it.
 local before = redis.call('HMGET', recent, 'id', 'at_ms')
 if before[1] and now - tonumber(before[2]) <= tonumber(ARGV[14]) then
-  local status = redis.call('HGET', prefix .. 'job:' .. before[1], 'status')
-  if status and status ~= 'failed' and status ~= 'canceled' then return answer('same', before[1]) end
+  local found = redis.call('HMGET', prefix .. 'job:' .. before[1], 'status', 'data_removed')
+  local voided = found[2] or found[1] == 'failed' or found[1] == 'canceled'
+  if found[1] and not voided then return answer('same', before[1]) end
 end
 
-local depth = 0
+local source, depth = stored_source(), 0
 for _, name in ipairs(LANES) do
   depth = depth + redis.call('ZCARD', queued_key(model, name))
 end
-if depth >= tonumber(ARGV[10]) then
+if not source and depth >= tonumber(ARGV[10]) then
   -- The retry of a refused order must not be answered with an earlier one.
   redis.call('DEL', recent)
   return { 'full', depth }
@@ -46,11 +56,10 @@ end
 
 local seq = redis.call('INCR', prefix .. 'seq')
 redis.call('HSET', job, 'spec', spec, 'model', model, 'lane', lane, 'tenant', tenant, 'body_hash', body_hash,
-  'seq', seq, 'created_ms', now, 'fence', 0, 'crashes', 0, 'file_token', ARGV[13])
+  'seq', seq, 'created_ms', now, 'fence', 0, 'crashes', 0, 'file_token', ARGV[13], 'render_key', ARGV[17])
 if ARGV[11] ~= '' then
   redis.call('HSET', job, 'webhook', ARGV[11], 'webhook_events', ARGV[12])
 end
-enter_lane(lane)
 redis.call('ZADD', prefix .. 'jobs:' .. tenant, seq, id)
 redis.call('SET', prefix .. 'file:' .. ARGV[13], id)
 redis.call('HINCRBY', prefix .. 'runs', model, 1)
@@ -64,4 +73,13 @@ if idempotency then
   redis.call('HSET', idempotency, 'id', id, 'body_hash', body_hash)
   redis.call('PEXPIRE', idempotency, ARGV[9])
 end
+if source then
+  -- The caller copies the picture and ends the job; if it dies first, the lease brings the job to a worker.
+  redis.call('HSET', job, 'status', 'running', 'fence', 1, 'worker', 'reuse', 'started_ms', now, 'step', 0,
+    'reused_from', source)
+  redis.call('ZADD', leases, now + tonumber(ARGV[19]), id)
+  emit('start')
+  return { 'reused', redis.call('HGETALL', job), redis.call('HGETALL', prefix .. 'job:' .. source) }
+end
+enter_lane(lane)
 return answer('created', id)

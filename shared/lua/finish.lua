@@ -1,5 +1,5 @@
 -- End a running job: the one point at which an outcome becomes true.
--- ARGV: prefix, id, fence, status, result ('' = none), error ('' = none), retention_ms
+-- ARGV: prefix, id, fence, status, result ('' = none), error ('' = none), retention_ms, weights (digest; '' = unknown)
 -- Returns 1 = done, 2 = it was done by this very fence before (the reply was lost), 0 = refused: another fence holds or
 -- ended the job.
 if not holds(ARGV[3]) then
@@ -12,6 +12,18 @@ if ARGV[5] ~= '' then
   emit('output')
 end
 if ARGV[6] ~= '' then redis.call('HSET', job, 'error', ARGV[6]) end
+if ARGV[4] == 'succeeded' then
+  if not get('reused_from') then
+    -- An exponential mean follows a change of hardware within some ten jobs, and one slow job does not bend it.
+    local durations, model, took = prefix .. 'durations', get('model'), now - get('started_ms')
+    local mean = tonumber(redis.call('HGET', durations, model) or took)
+    redis.call('HSET', durations, model, string.format('%.3f', mean + 0.2 * (took - mean)))
+  end
+  if ARGV[8] ~= '' then
+    redis.call('HSET', job, 'weights', ARGV[8])
+    redis.call('SET', stored_key(get('tenant'), get('render_key')), id, 'PX', ARGV[7])
+  end
+end
 drop_lease()
 complete(ARGV[4], tonumber(ARGV[7]))
 return 1

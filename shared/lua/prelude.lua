@@ -7,6 +7,7 @@
 local prefix, id = ARGV[1], ARGV[2]
 local job = prefix .. 'job:' .. id
 local leases = prefix .. 'leases'
+local rows = prefix .. 'rows'
 local LANES = { 'recovery', 'high', 'normal', 'low' }
 
 local function clock_ms()
@@ -22,6 +23,11 @@ end
 
 local function queued_key(model, lane)
   return prefix .. 'queued:' .. model .. ':' .. lane
+end
+
+-- Where the latest picture of an order is noted, so that the same order of the same tenant can be answered with it.
+local function stored_key(tenant, render_key)
+  return prefix .. 'stored:' .. tenant .. ':' .. render_key
 end
 
 local function notify()
@@ -43,22 +49,38 @@ local function emit(event)
   redis.call('ZADD', prefix .. 'deliveries:due', now, delivery)
 end
 
+-- What the job would have been answered with is void once it waits for a worker of its own.
 local function enter_lane(lane)
+  redis.call('HDEL', job, 'reused_from')
   redis.call('HSET', job, 'status', 'queued', 'waiting_lane', lane, 'published_ms', now, 'republished', 0)
   redis.call('ZADD', queued_key(get('model'), lane), get('seq'), id)
 end
 
--- A job's record as a flat list, and how many jobs are served before it: -1 when it is not waiting.
+-- What the time to a job's end can be told from: its model's mean duration in ms (-1: none has ended yet), how many workers
+-- of the model show signs of life (in the keys of shared/worker_registry.py), and when each of its running jobs was begun.
+local function traffic(model)
+  local live, begun = 0, {}
+  for _, name in ipairs(redis.call('SMEMBERS', prefix .. 'workers')) do
+    if redis.call('HGET', prefix .. 'worker:' .. name, 'model') == model then live = live + 1 end
+  end
+  local running = redis.call('ZRANGE', prefix .. 'running:' .. model, 0, -1, 'WITHSCORES')
+  for i = 2, #running, 2 do begun[#begun + 1] = tonumber(running[i]) end
+  return { math.floor(tonumber(redis.call('HGET', prefix .. 'durations', model) or -1)), live, begun }
+end
+
+-- A job's record as a flat list, how many jobs are served before it (-1 when it is not waiting), the clock, and the traffic
+-- around it ({} when it has ended).
 local function view(of)
   local key, ahead = prefix .. 'job:' .. of, 0
   local model = redis.call('HGET', key, 'model')
-  if not model then return {}, -1 end
+  if not model then return {}, -1, now, {} end
+  if redis.call('HEXISTS', key, 'completed_ms') == 1 then return redis.call('HGETALL', key), -1, now, {} end
   for _, lane in ipairs(LANES) do
     local rank = redis.call('ZRANK', queued_key(model, lane), of)
-    if rank then return redis.call('HGETALL', key), ahead + rank end
+    if rank then return redis.call('HGETALL', key), ahead + rank, now, traffic(model) end
     ahead = ahead + redis.call('ZCARD', queued_key(model, lane))
   end
-  return redis.call('HGETALL', key), -1
+  return redis.call('HGETALL', key), -1, now, traffic(model)
 end
 
 local function leave_lane()
@@ -67,6 +89,7 @@ end
 
 local function drop_lease()
   redis.call('ZREM', leases, id)
+  redis.call('ZREM', prefix .. 'running:' .. get('model'), id)
   redis.call('HDEL', job, 'worker', 'delivery_token')
 end
 
@@ -74,8 +97,10 @@ end
 local function complete(status, retention_ms)
   local reason = get('cancel_reason')
   if status == 'canceled' and reason then redis.call('HSET', job, 'error', reason) end
-  redis.call('HSET', job, 'status', status, 'completed_ms', now)
-  redis.call('ZADD', prefix .. 'expiring', now + retention_ms, id)
+  -- Its owner may have asked for the data to go as soon as no worker holds the job.
+  local expires_ms = get('unwanted') and now or now + retention_ms
+  redis.call('HSET', job, 'status', status, 'completed_ms', now, 'expires_ms', expires_ms)
+  redis.call('ZADD', prefix .. 'expiring', expires_ms, id)
   redis.call('ZREM', prefix .. 'deadlines', id)
   emit('completed')
   notify()

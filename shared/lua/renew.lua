@@ -8,6 +8,7 @@ if ARGV[5] ~= '' and tonumber(ARGV[5]) > tonumber(get('step') or 0) then
   if ARGV[6] ~= '' then
     local logs = (get('logs') or '') .. ARGV[6]
     redis.call('HSET', job, 'logs', string.sub(logs, -tonumber(ARGV[7])))
+    redis.call('HINCRBY', job, 'logged_bytes', #ARGV[6])
     if now - tonumber(get('logs_event_ms') or 0) >= tonumber(ARGV[8]) then
       redis.call('HSET', job, 'logs_event_ms', now)
       emit('logs')

@@ -1,5 +1,5 @@
--- Read a job and its place in line.
+-- Read a job and how it stands.
 -- ARGV: prefix, id
--- Returns {record, position}: the record is {} when there is no such job, the position -1 when it is not waiting.
-local record, position = view(id)
-return { record, position }
+-- Returns {record, position, clock_ms, traffic}: the record is {} when there is no such job, the position -1 when it is not
+-- waiting; traffic is described in the prelude.
+return { view(id) }

@@ -209,7 +209,7 @@ def test_what_the_worker_gets(client: FlaskClient, store: JobStore) -> None:
     assert spec.render.prompt.startswith("ohwx_rubber_tile <s0><s1>, 50% red, 50% gray, photorealistic")
     assert (spec.render.seed, spec.render.output_format, spec.render.output_quality) == (5, "jpg", 80)
     assert spec.render.negative_prompt == ""
-    assert spec.filename.endswith("_50krasnyy-50gray_seed5.jpg")
+    assert spec.filename.endswith("_50red-50gray_seed5.jpg")
     default = store.get(client.post("/v1/predictions", json=body(version=OLD_VERSION)).json["id"]).spec
     assert default.render.negative_prompt.startswith("blurry")
     assert (default.render.width_px, default.render.guidance_scale, default.render.output_format) == (1024, 7.0, "png")
