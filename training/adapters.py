@@ -34,7 +34,8 @@ class NewTokens:
         for tokenizer, encoder in ((texts.tokenizer, texts.encoder), (texts.tokenizer_2, texts.encoder_2)):
             tokenizer.add_tokens(list(TOKENS), special_tokens=True)
             first = len(tokenizer) - TOKEN_COUNT
-            start = encoder.get_input_embeddings().weight[tokenizer.encode("rubber tile", add_special_tokens=False)].detach()
+            table = encoder.get_input_embeddings()
+            start = table.get_parameter("weight")[tokenizer.encode("rubber tile", add_special_tokens=False)].detach()
             encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
             rows = nn.Parameter(start.clone())
             self.rows.append(rows)
@@ -75,7 +76,7 @@ def kohya_tensors(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         module, half = name.removesuffix(f".{_ADAPTER}.weight").rsplit(".", 1)
         key = kohya_key(module)
         tensors[f"{key}.{'lora_down' if half == 'lora_A' else 'lora_up'}.weight"] = parameter.detach().clone()
-        tensors[f"{key}.alpha"] = torch.tensor(LORA_ALPHA)
+        tensors[f"{key}.alpha"] = torch.tensor(float(LORA_ALPHA))
     return tensors
 
 
@@ -116,7 +117,7 @@ def train_adapters(
         with torch.set_grad_enabled(step < 0.7 * steps):
             told = Conditioning(*texts.encode([product_caption(mix, rng).text for mix in mixes]))
         loss = loss_of(unet, latents, drop_conditioning(told, rng), rng)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([*lora.values(), *tokens.rows], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,7 @@ TOKENIZERS = MODELS / "mini"
 LORA_FILE = "rubber-tile-mini_sdxl_lora.safetensors"
 EMBEDDINGS_FILE = "rubber-tile-mini_sdxl_embeddings.safetensors"
 LORA_RANK = 8
-LORA_ALPHA = 8.0
+LORA_ALPHA = 8
 LORA_TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0", ".conv2")
 TOKEN_COUNT = 2
 
@@ -183,7 +183,7 @@ def build_checkpoint(folder: Path, *, seed: int = 0) -> None:
             key = kohya_key(name)
             lora[f"{key}.lora_down.weight"] = 0.05 * torch.randn(down_shape)
             lora[f"{key}.lora_up.weight"] = 0.05 * torch.randn(up_shape)
-            lora[f"{key}.alpha"] = torch.tensor(LORA_ALPHA)
+            lora[f"{key}.alpha"] = torch.tensor(float(LORA_ALPHA))
         write_tensors(lora, folder / LORA_FILE)
         clip_l, clip_g = (0.02 * torch.randn(TOKEN_COUNT, width) for width in _WIDTHS)
         write_tensors({"clip_l": clip_l, "clip_g": clip_g}, folder / EMBEDDINGS_FILE)

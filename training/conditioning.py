@@ -150,7 +150,7 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
         own = heads[2](hidden[owners, positions]).squeeze(-1)
         loss = torch.stack([functional.cross_entropy(guess, wanted) for guess in guesses]).mean()
         loss = loss + OWN_SHARE_WEIGHT * functional.mse_loss(own, shares)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(texts.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

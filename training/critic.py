@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -15,7 +17,8 @@ from training.vae import draw_crops, likeness_loss, paint_pictures
 STAGE = "critic"
 CROP_PX = 128
 BATCH = 4
-CRITIC_WEIGHT = 0.1
+CRITIC_WEIGHT = 0.03
+QUIET = 0.45
 MATCH_WEIGHT = 1.0
 LATENT_NOISE = 0.08
 
@@ -40,54 +43,84 @@ class PatchCritic(nn.Module):
         return self.verdict(pixels), features
 
 
-def sharpen_decoder(progress: Progress, palette: Palette, vae: AutoencoderKL, *, steps: int, seed: int) -> AutoencoderKL:
-    """Train (or go on training) the decoder of a whitened autoencoder for `steps` batches and return it.
+def critic_weight(step: int, steps: int) -> float:
+    """Return the weight of the critic's verdict: nothing for the first 45 % of the steps, then rising to `CRITIC_WEIGHT`."""
+    return CRITIC_WEIGHT * max(0.0, (step / steps - QUIET) / (1 - QUIET))
+
+
+class Sharpener:
+    """Decoder and critic with their optimizers, one step at a time.
 
     Latents get a little noise, because those that the UNet draws are never quite those that the encoder makes. The critic's
-    loss is the hinge loss; matching its features (Salimans et al. 2016, arXiv:1606.03498) does most of the work.
+    loss is the hinge loss; the decoder also matches its features (Salimans et al. 2016, arXiv:1606.03498).
     """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae, self.critic = vae, PatchCritic()
+        self.learners = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+        self.pulls = torch.optim.AdamW(self.learners, weight_decay=1e-4, betas=(0.9, 0.98), fused=True)
+        self.pushes = torch.optim.AdamW(self.critic.parameters(), weight_decay=1e-4, betas=(0.5, 0.95), fused=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a checkpoint needs."""
+        return {part: getattr(self, part).state_dict() for part in ("vae", "critic", "pulls", "pushes")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        for part in ("vae", "critic", "pulls", "pushes"):
+            getattr(self, part).load_state_dict(state[part])
+
+    def step(self, true: Tensor, weight: float) -> dict[str, float]:
+        """Move the decoder once towards `true` [n, 3, h, w], past the critic if that has any weight; return the losses."""
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = self.vae.encode(true).latent_dist.mean
+            drawn = self.vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
+        loss = likeness = likeness_loss(drawn.float(), true)
+        figures = {"likeness": likeness.item()}
+        if weight > 0:
+            judged = self._teach_critic(true, drawn.detach())
+            with torch.autocast("cpu", torch.bfloat16):
+                verdict, features = self.critic(drawn)
+                with torch.no_grad():
+                    wanted = self.critic(true)[1]
+            matched = torch.stack(
+                [functional.l1_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
+            ).mean()
+            loss = likeness + MATCH_WEIGHT * matched - weight * verdict.float().mean()
+            figures |= {"matched": matched.item(), "critic": judged}
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.learners, 1.0)
+        self.pulls.step()
+        self.pulls.zero_grad(set_to_none=True)
+        return figures
+
+    def _teach_critic(self, true: Tensor, drawn: Tensor) -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            real, false = self.critic(true)[0], self.critic(drawn)[0]
+        judged = functional.relu(1 - real.float()).mean() + functional.relu(1 + false.float()).mean()
+        self.pushes.zero_grad(set_to_none=True)
+        torch.autograd.backward(judged)
+        self.pushes.step()
+        return float(judged.item())
+
+
+def sharpen_decoder(progress: Progress, palette: Palette, vae: AutoencoderKL, *, steps: int, seed: int) -> AutoencoderKL:
+    """Train (or go on training) the decoder of a whitened autoencoder for `steps` batches and return it."""
     torch.manual_seed(seed)
-    critic = PatchCritic()
-    learners = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    pulls = torch.optim.AdamW(learners, weight_decay=1e-4, betas=(0.5, 0.95), fused=True)
-    pushes = torch.optim.AdamW(critic.parameters(), weight_decay=1e-4, betas=(0.5, 0.95), fused=True)
-    done = 0
+    sharpener, done = Sharpener(vae), 0
     if (state := progress.load(STAGE)) is not None:
-        vae.load_state_dict(state["vae"])
-        critic.load_state_dict(state["critic"])
-        pulls.load_state_dict(state["pulls"])
-        pushes.load_state_dict(state["pushes"])
+        sharpener.load_state_dict(state)
         done = state["step"]
     if done >= steps:
         return vae
     pictures, rng = paint_pictures(progress.folder, palette, seed), np.random.default_rng((seed, done))
     for step in range(done, steps):
-        for optimizer in (pulls, pushes):
-            set_learning_rate(optimizer, learning_rate(step, steps, peak=4e-4, warm_up=50))
-        true = draw_crops(pictures, BATCH, CROP_PX, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                latents = vae.encode(true).latent_dist.mean
-            drawn = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
-            verdict, features = critic(drawn)
-            with torch.no_grad():
-                wanted = critic(true)[1]
-        matched = torch.stack([functional.l1_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]).mean()
-        likeness = likeness_loss(drawn.float(), true)
-        (likeness + MATCH_WEIGHT * matched - CRITIC_WEIGHT * verdict.float().mean()).backward()
-        nn.utils.clip_grad_norm_(learners, 1.0)
-        pulls.step()
-        pulls.zero_grad(set_to_none=True)
-        pushes.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            real, false = critic(true)[0], critic(drawn.detach())[0]
-        judged = functional.relu(1 - real.float()).mean() + functional.relu(1 + false.float()).mean()
-        judged.backward()
-        pushes.step()
-        pushes.zero_grad(set_to_none=True)
+        set_learning_rate(sharpener.pulls, learning_rate(step, steps, peak=1e-3, warm_up=100))
+        set_learning_rate(sharpener.pushes, 3e-4)
+        figures = sharpener.step(draw_crops(pictures, BATCH, CROP_PX, rng), critic_weight(step, steps))
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            progress.log(STAGE, step + 1, likeness=likeness.item(), matched=matched.item(), critic=judged.item())
+            progress.log(STAGE, step + 1, **figures)
         if (step + 1) % 100 == 0 or step + 1 == steps:
-            held = {"vae": vae.state_dict(), "critic": critic.state_dict()}
-            progress.save(STAGE, {**held, "pulls": pulls.state_dict(), "pushes": pushes.state_dict(), "step": step + 1})
+            progress.save(STAGE, {**sharpener.state_dict(), "step": step + 1})
     return vae

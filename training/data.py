@@ -25,6 +25,7 @@ from training.terrazzo import paint_terrazzo
 from worker.painter import GAP, Light, PaintedTile, color_granules, cut_granules, light_granules, share_out
 
 Style = Literal["rubber", "terrazzo"]
+STYLES: tuple[Style, ...] = ("rubber", "terrazzo")
 BLOCK_PX = 8
 MOST_COLORS = 5
 _RECOLORINGS = 3
@@ -144,7 +145,7 @@ def _paint_to(path: Path, series: Series, seed: int, palette: Palette) -> None:
 def _save(path: Path, **arrays: NDArray[Any]) -> None:
     draft = path.with_suffix(".draft")
     with draft.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     draft.replace(path)
 
 

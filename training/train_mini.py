@@ -33,9 +33,9 @@ class Recipe:
 
     seed: int = 11
     vae_steps: int = 2400
-    critic_steps: int = 600
+    critic_steps: int = 4000
     text_steps: int = 2400
-    unet_phases: tuple[Phase, ...] = (Phase(5400, 32, 16), Phase(6000, 64, 4))
+    unet_phases: tuple[Phase, ...] = (Phase(4400, 32, 16), Phase(4800, 64, 4))
     adapter_phases: tuple[Phase, ...] = (Phase(2400, 32, 16), Phase(2900, 64, 4), Phase(3000, 128, 1))
     terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
     rubber: Series = Series("rubber", 512, 10, 100, 15_000)

@@ -48,7 +48,7 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 class VelocityLoss:
-    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) at every noise level of mini's scheduler, equally often."""
+    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) at all noise levels of mini's scheduler, equally often."""
 
     def __init__(self) -> None:
         self.alphas_cumprod = build_scheduler().alphas_cumprod
@@ -114,7 +114,7 @@ def train_unet(
         pool_at = texts.pool_positions(captions, list(rng.random(phase.batch) < EARLY_POOLING))
         told = Conditioning(*texts.encode([caption.text for caption in captions], pool_at))
         loss = loss_of(unet, latents, drop_conditioning(told, rng), rng)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([*unet.parameters(), *texts.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

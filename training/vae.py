@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from shared.palette import Palette
 from training.architecture import build_vae
-from training.data import paint_shard
+from training.data import STYLES, paint_shard
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "vae"
@@ -31,7 +31,7 @@ def paint_pictures(folder: Path, palette: Palette, seed: int) -> NDArray[np.uint
     path = folder / "pictures.npy"
     if path.exists():
         return np.asarray(np.load(path, mmap_mode="r"))
-    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(("rubber", "terrazzo"))]
+    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(STYLES)]
     pictures = np.concatenate([shard.pixels for shard in shards])
     np.save(path, pictures)
     return pictures

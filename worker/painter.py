@@ -328,10 +328,10 @@ def smooth_noise(size_px: int, scale_px: float, rng: np.random.Generator) -> Flo
 def _gradient(height: Floats, periodic: bool) -> tuple[Floats, Floats]:
     if not periodic:
         down, right = np.gradient(height)
-        return down, right
+        return np.asarray(down, np.float32), np.asarray(right, np.float32)
     down = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / 2
     right = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / 2
-    return down, right
+    return np.asarray(down, np.float32), np.asarray(right, np.float32)
 
 
 def _shifted(height: Floats, shift: tuple[int, int], periodic: bool) -> Floats:
