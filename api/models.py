@@ -8,9 +8,10 @@ from flask import Blueprint, Response, g, request
 
 from api.context import authenticate, base_url, context
 from api.orders import place_order
-from api.resources import Account, Deployment, Model, Version, WebhookSecret
+from api.resources import Account, Caller, Deployment, Model, Version, WebhookSecret
 from api.responses import json_response, page
 from api.schemas import model_schema
+from api.tokens import LANES, Token
 from shared.errors import ModelUnknown, NotFound
 from shared.manifest import Manifest
 
@@ -30,7 +31,8 @@ def list_models() -> Response:
 @blueprint.route("/models", methods=["QUERY"])
 def search_models() -> Response:
     """List the models whose name or description holds every word of the request's text."""
-    words = request.get_data(as_text=True).lower().split()
+    # The official JavaScript client sends the text as a JSON string, with its quotation marks.
+    words = request.get_data(as_text=True).lower().strip('"').split()
     found = [m for m in context().catalog.models if all(word in f"{m.slug} {m.description}".lower() for word in words)]
     return json_response(page(_models(found)))
 
@@ -87,8 +89,22 @@ def list_hardware() -> Response:
 
 @blueprint.get("/account")
 def get_account() -> Response:
-    """Say whose token this is."""
-    return json_response(_account(g.tenant))
+    """Say whose token this is, and what it may do."""
+    token: Token = g.token
+    caller: Caller = {
+        "type": "organization",
+        "username": g.tenant,
+        "name": g.tenant,
+        "token": {
+            "name": token.name,
+            "scopes": sorted(token.scopes),
+            "lanes": [lane for lane in LANES if lane in token.lanes],
+            "max_waiting_jobs": token.max_waiting_jobs,
+            "creates_per_minute": token.creates_per_minute,
+            "creates_remaining": context().limits.remaining(token),
+        },
+    }
+    return json_response(caller)
 
 
 @blueprint.get("/webhooks/default/secret")

@@ -24,7 +24,7 @@ TYPES: tuple[Any, ...] = (
     Prediction,
     PredictionRequest,
     Problem,
-    resources.Account,
+    resources.Caller,
     resources.DeploymentPage,
     resources.Hardware,
     resources.Health,
@@ -87,7 +87,7 @@ OPERATIONS: dict[str, Operation] = {
     "models.get_deployment": Operation({200: "Deployment"}),
     "models.create_deployment_prediction": CREATE,
     "models.list_hardware": Operation({200: "[Hardware]"}),
-    "models.get_account": Operation({200: "Account"}),
+    "models.get_account": Operation({200: "Caller"}),
     "models.get_webhook_secret": Operation({200: "WebhookSecret"}),
     "files.get_file": Operation(
         {200: "image/*", 206: "image/*", 304: None}, headers=("Range", "If-None-Match", "If-Range"), public=True

@@ -59,14 +59,19 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
     manifest = _manifest_for(body, manifest, parts)
     spec = _job_spec(body, raw["input"], manifest, parts, job_id or new_id())
     key = check_idempotency_key(request.headers.get("Idempotency-Key"))
+    reuse = parts.settings.reuse_results and _names_seed(body) and not wants_fresh(request.headers)
     try:
-        created = parts.store.create(
-            spec,
-            body_hash=_body_hash(raw, manifest),
-            queue_max_jobs=parts.settings.queue_max_jobs,
-            idempotency_key=key,
-            repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
-            reuse=parts.settings.reuse_results and _names_seed(body) and not wants_fresh(request.headers),
+        created = parts.limits.admit(
+            g.token,
+            lambda admitted: parts.store.create(
+                spec,
+                body_hash=_body_hash(raw, manifest),
+                queue_max_jobs=parts.settings.queue_max_jobs if admitted else 0,
+                tenant_max_jobs=g.token.max_waiting_jobs,
+                idempotency_key=key,
+                repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
+                reuse=reuse and admitted,
+            ),
         )
     except IdempotencyConflict as error:
         if job_id is None:

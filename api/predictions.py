@@ -70,6 +70,6 @@ def delete_prediction(prediction_id: str) -> Response:
 def _own_job(prediction_id: str) -> tuple[Job, Outlook]:
     """Return a job of the caller's and what to expect of it. Raises NotFound for one of somebody else's as for none."""
     job, outlook = context().store.view(prediction_id)
-    if job.spec.tenant != g.tenant:
+    if not g.token.owns(job.spec.tenant):
         raise NotFound(f"no prediction {prediction_id!r}")
     return job, outlook

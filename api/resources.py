@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from api.tokens import LaneOfCaller, Scope
 from shared.wire import Prediction
 
 
@@ -61,6 +62,23 @@ class Account(TypedDict):
     type: Literal["user", "organization"]
     username: str
     name: str
+
+
+class Allowance(TypedDict):
+    """What a token may do; a number that is null has no bound. `creates_remaining` is of this minute."""
+
+    name: str
+    scopes: list[Scope]
+    lanes: list[LaneOfCaller]
+    max_waiting_jobs: int | None
+    creates_per_minute: int | None
+    creates_remaining: int | None
+
+
+class Caller(Account):
+    """The account that a request was made with, and its token."""
+
+    token: Allowance
 
 
 class Configuration(TypedDict):

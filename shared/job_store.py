@@ -100,6 +100,7 @@ class JobStore(JobReader):
         *,
         body_hash: str,
         queue_max_jobs: int,
+        tenant_max_jobs: int | None = None,
         idempotency_key: str | None = None,
         repeat_window_s: float = 0.0,
         reuse: bool = False,
@@ -112,14 +113,15 @@ class JobStore(JobReader):
 
         Raises:
             IdempotencyConflict: the key, or the id, was used for a different body.
-            QueueFull: `queue_max_jobs` jobs of this model are waiting; nothing was recorded.
+            QueueFull: `queue_max_jobs` jobs of this model are waiting, or `tenant_max_jobs` of this tenant; nothing was
+                recorded.
         """
         events = "," + ",".join(spec.webhook_events) + ","
         answer = self._run(
             "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
             int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), spec.render_key,
-            int(reuse), self._lease_ms,
+            int(reuse), self._lease_ms, tenant_max_jobs or 0,
         )  # fmt: skip
         match answer:
             case ["created" | "same" as outcome, *view]:
@@ -127,6 +129,8 @@ class JobStore(JobReader):
                 return Created(job, outcome == "created", outlook)
             case ["reused", record, source]:
                 return Created(read_job(record), True, source=read_job(source))
+            case ["tenant_full", depth]:
+                raise QueueFull(f"{depth} jobs of {spec.tenant!r} are waiting; try again later", retry_after_s=30)
             case ["full", depth]:
                 raise QueueFull(f"{depth} jobs are waiting for {spec.model}; try again later", retry_after_s=30)
         raise IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")

@@ -1,9 +1,10 @@
 -- Record a job, put it in its lane and remember its idempotency key.
 -- ARGV: prefix, id, spec, model, lane, tenant, body_hash, idempotency_key ('' = none), idempotency_ttl_ms, queue_max,
 --       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
---       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms
+--       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms,
+--       tenant_max (0 = no bound)
 -- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
--- {'conflict'} or {'full', depth}.
+-- {'conflict'}, {'full', depth} or {'tenant_full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local idempotency = ARGV[8] ~= '' and (prefix .. 'idempotency:' .. tenant .. ':' .. ARGV[8]) or nil
 local recent = prefix .. 'recent:' .. tenant .. ':' .. body_hash
@@ -48,10 +49,12 @@ local source, depth = stored_source(), 0
 for _, name in ipairs(LANES) do
   depth = depth + redis.call('ZCARD', queued_key(model, name))
 end
-if not source and depth >= tonumber(ARGV[10]) then
+local own, own_max = redis.call('SCARD', prefix .. 'waiting:' .. tenant), tonumber(ARGV[20])
+local full = depth >= tonumber(ARGV[10]) and { 'full', depth } or own_max > 0 and own >= own_max and { 'tenant_full', own }
+if not source and full then
   -- The retry of a refused order must not be answered with an earlier one.
   redis.call('DEL', recent)
-  return { 'full', depth }
+  return full
 end
 
 local seq = redis.call('INCR', prefix .. 'seq')

@@ -54,6 +54,7 @@ local function enter_lane(lane)
   redis.call('HDEL', job, 'reused_from')
   redis.call('HSET', job, 'status', 'queued', 'waiting_lane', lane, 'published_ms', now, 'republished', 0)
   redis.call('ZADD', queued_key(get('model'), lane), get('seq'), id)
+  redis.call('SADD', prefix .. 'waiting:' .. get('tenant'), id)
 end
 
 -- What the time to a job's end can be told from: its model's mean duration in ms (-1: none has ended yet), how many workers
@@ -85,6 +86,7 @@ end
 
 local function leave_lane()
   redis.call('ZREM', queued_key(get('model'), get('waiting_lane')), id)
+  redis.call('SREM', prefix .. 'waiting:' .. get('tenant'), id)
 end
 
 local function drop_lease()

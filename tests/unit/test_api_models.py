@@ -108,7 +108,7 @@ def test_schemas_name_the_fields_that_answers_have(client: FlaskClient, document
     problem = client.get("/v1/predictions/unknown").json
     assert set(problem) <= set(schemas["Problem"]["properties"])
     assert set(schemas["Problem"]["required"]) <= set(problem)
-    for path, name in ((f"/v1/models/{MODEL}", "Model"), ("/v1/account", "Account"), ("/healthz", "Health")):
+    for path, name in ((f"/v1/models/{MODEL}", "Model"), ("/v1/account", "Caller"), ("/healthz", "Health")):
         assert set(client.get(path).json) == set(schemas[name]["properties"])
 
 
