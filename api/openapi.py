@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,28 +13,34 @@ from flask import Blueprint, Flask, Response, current_app
 from werkzeug.routing import Rule
 
 from api import resources
+from api.context import base_url
+from api.examples import EXAMPLES, Failure
+from api.operations import ANSWER_HEADERS, OPERATIONS, PARAMETERS, SIZES, TOKEN, Operation
 from api.params import PredictionRequest
-from api.problems import MEDIA_TYPE, Problem
+from api.problems import MEDIA_TYPE, Problem, problem_response
 from api.responses import json_response
 from api.schemas import OPENAPI_VERSION, schemas_of
 from shared.wire import Prediction
 
 blueprint = Blueprint("openapi", __name__)
 
-TYPES: tuple[Any, ...] = (
-    Prediction,
-    PredictionRequest,
-    Problem,
-    resources.Caller,
-    resources.DeploymentPage,
-    resources.Hardware,
-    resources.Health,
-    resources.ModelPage,
-    resources.PredictionPage,
-    resources.Readiness,
-    resources.VersionPage,
-    resources.WebhookSecret,
-)
+TYPES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        Prediction,
+        PredictionRequest,
+        Problem,
+        resources.Caller,
+        resources.DeploymentPage,
+        resources.Hardware,
+        resources.Health,
+        resources.ModelPage,
+        resources.PredictionPage,
+        resources.Readiness,
+        resources.VersionPage,
+        resources.WebhookSecret,
+    )
+}
 """What requests and answers are made of; the types inside these come with them. A schema has the name of its class."""
 
 STATUS_TEXTS = {
@@ -46,70 +53,20 @@ STATUS_TEXTS = {
     503: "Not ready",
 }
 
-EXAMPLE_REQUEST = {
-    "version": "granule/rubber-tile-mini",
-    "input": {"prompt": "50% red, 30% black, 20% pearl", "seed": 42},
-}
+DESCRIPTION = """\
+Pictures of rubber tiles by an asynchronous job queue that speaks Replicate's wire.
 
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What a view's code does not say by itself: its answers by status (a type's name, a media type, or None for no body),
-    the headers and query parameters it reads, whether it takes a prediction's body, and whether it needs a token."""
-
-    answers: dict[int, str | None]
-    headers: tuple[str, ...] = ()
-    query: tuple[str, ...] = ()
-    takes_body: bool = False
-    public: bool = False
-
-
-CREATE = Operation(
-    {201: "Prediction", 200: "Prediction"},
-    headers=("Prefer", "Idempotency-Key", "Cancel-After", "X-Priority", "Cache-Control"),
-    takes_body=True,
-)
-PAGE_QUERY = ("cursor", "created_after", "created_before", "source")
-
-OPERATIONS: dict[str, Operation] = {
-    "predictions.create_prediction": CREATE,
-    "predictions.put_prediction": CREATE,
-    "predictions.list_predictions": Operation({200: "PredictionPage"}, query=PAGE_QUERY),
-    "predictions.get_prediction": Operation({200: "Prediction"}),
-    "predictions.cancel_prediction": Operation({200: "Prediction"}),
-    "predictions.delete_prediction": Operation({200: "Prediction", 202: "Prediction"}),
-    "models.list_models": Operation({200: "ModelPage"}),
-    "models.get_model": Operation({200: "Model"}),
-    "models.create_model_prediction": CREATE,
-    "models.list_versions": Operation({200: "VersionPage"}),
-    "models.get_version": Operation({200: "Version"}),
-    "models.list_deployments": Operation({200: "DeploymentPage"}),
-    "models.get_deployment": Operation({200: "Deployment"}),
-    "models.create_deployment_prediction": CREATE,
-    "models.list_hardware": Operation({200: "[Hardware]"}),
-    "models.get_account": Operation({200: "Caller"}),
-    "models.get_webhook_secret": Operation({200: "WebhookSecret"}),
-    "files.get_file": Operation(
-        {200: "image/*", 206: "image/*", 304: None}, headers=("Range", "If-None-Match", "If-Range"), public=True
-    ),
-    "stream.stream_prediction": Operation({200: "text/event-stream", 204: None}, headers=("Last-Event-ID",), public=True),
-    "health.healthz": Operation({200: "Health"}, public=True),
-    "health.readyz": Operation({200: "Readiness", 503: "Readiness"}, public=True),
-    "openapi.get_openapi": Operation({200: "{}"}, public=True),
-}
-UNDESCRIBED = frozenset(
-    {"models.search_models", "files.preflight_file", "stream.preflight_stream", "files.upload_file", "static"}
-)
-"""QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers and to clients' probes."""
+Every address that begins with /v1 is served without it and with /v1/v1 too, and predictions also under /v1/jobs. Every answer
+has the header X-Request-Id; every error is a problem document."""
 
 
 @blueprint.get("/openapi.json")
 def get_openapi() -> Response:
     """Describe this API as an OpenAPI document."""
-    return json_response(document(current_app))
+    return json_response(document(current_app, base_url()))
 
 
-def document(app: Flask) -> dict[str, Any]:
+def document(app: Flask, server_url: str) -> dict[str, Any]:
     """Return the OpenAPI document of an app: every route in `OPERATIONS`, under its first address."""
     paths: dict[str, Any] = {}
     for rule in app.url_map.iter_rules():
@@ -121,11 +78,8 @@ def document(app: Flask) -> dict[str, Any]:
             paths.setdefault(address, {})[method.lower()] = _describe(app, rule, operation)
     return {
         "openapi": OPENAPI_VERSION,
-        "info": {
-            "title": "Granule",
-            "version": _release(),
-            "description": "Pictures of rubber tiles by an asynchronous job queue that speaks Replicate's wire.",
-        },
+        "info": {"title": "Granule", "version": release(), "description": DESCRIPTION},
+        "servers": [{"url": server_url}],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": _schemas(),
@@ -134,39 +88,83 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
+def release() -> str:
+    """Return the version of this installation, or "0" where it runs from a bare source tree."""
+    try:
+        return version("granule")
+    except PackageNotFoundError:
+        return "0"
+
+
 def _describe(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
-    texts = {"path": sorted(rule.arguments), "header": operation.headers, "query": operation.query}
+    summary, _, rest = (inspect.getdoc(app.view_functions[rule.endpoint]) or "").partition("\n\n")
+    names = {"path": sorted(rule.arguments), "header": operation.headers, "query": operation.query}
+    errors = (*SIZES, *operation.errors) if operation.public else (*SIZES, *TOKEN, *operation.errors)
     described: dict[str, Any] = {
         "operationId": rule.endpoint.rpartition(".")[2],
-        "summary": (inspect.getdoc(app.view_functions[rule.endpoint]) or "").partition("\n")[0],
+        "summary": " ".join(summary.split()),
         "tags": [rule.endpoint.partition(".")[0]],
-        "parameters": [
-            {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}}
-            for place, names in texts.items()
-            for name in names
-        ],
-        "responses": {str(status): _response(status, content) for status, content in operation.answers.items()}
-        | {"default": {"description": "An error", "content": {MEDIA_TYPE: {"schema": _ref("Problem")}}}},
+        "parameters": [_parameter(name, place) for place, found in names.items() for name in found],
+        "responses": {str(status): _response(status, content, operation) for status, content in operation.answers.items()}
+        | _errors(errors),
         "security": [] if operation.public else [{"token": []}],
     }
+    if rest:
+        described["description"] = " ".join(rest.split())
     if operation.takes_body:
-        content = {"application/json": {"schema": _ref("PredictionRequest"), "example": EXAMPLE_REQUEST}}
+        content = {"application/json": {"schema": _ref("PredictionRequest"), "example": EXAMPLES["PredictionRequest"]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
 
 
-def _response(status: int, content: str | None) -> dict[str, Any]:
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    schema, meaning, example = PARAMETERS[name]
+    described = {"name": name, "in": place, "required": place == "path", "description": meaning, "schema": schema}
+    return described if example is None else described | {"example": example}
+
+
+def _response(status: int, content: str | None, operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"description": STATUS_TEXTS[status]}
+    if operation.sends or operation.may_send:
+        described["headers"] = _headers({*operation.sends, *operation.may_send}, required=operation.sends)
     if content is None:
         return described
     if "/" in content:
-        described["content"] = {content: {"schema": {"type": "string", "format": "binary"}}}
+        schema: dict[str, Any] = {"type": "string"}
+        described["content"] = {content: {"schema": schema if content.startswith("text/") else schema | {"format": "binary"}}}
     elif content == "{}":
         described["content"] = {"application/json": {"schema": {"type": "object"}}}
     elif content.startswith("["):
-        described["content"] = {"application/json": {"schema": {"type": "array", "items": _ref(content.strip("[]"))}}}
+        name = content.strip("[]")
+        schema = {"type": "array", "items": _ref(name)}
+        described["content"] = {"application/json": {"schema": schema, "example": [EXAMPLES[name]]}}
     else:
-        described["content"] = {"application/json": {"schema": _ref(content)}}
+        described["content"] = {"application/json": {"schema": _ref(content), "example": EXAMPLES[content]}}
+    return described
+
+
+def _errors(failures: Iterable[Failure]) -> dict[str, Any]:
+    """Describe errors, by status, with the bodies and headers that the API itself writes for them."""
+    answers: dict[int, list[Response]] = {}
+    for failure in failures:
+        answer = problem_response(failure)
+        answers.setdefault(answer.status_code, []).append(answer)
+    described: dict[str, Any] = {}
+    for status, same in sorted(answers.items()):
+        bodies = [json.loads(answer.data) for answer in same]
+        content = {"schema": _ref("Problem"), "examples": {body["code"]: {"value": body} for body in bodies}}
+        described[str(status)] = {"description": bodies[0]["title"], "content": {MEDIA_TYPE: content}}
+        sent = [set(answer.headers.keys()) & set(ANSWER_HEADERS) for answer in same]
+        if set.union(*sent):
+            described[str(status)]["headers"] = _headers(set.union(*sent), required=set.intersection(*sent))
+    return described
+
+
+def _headers(names: Iterable[str], required: Collection[str] = ()) -> dict[str, Any]:
+    described = {}
+    for name in sorted(names):
+        schema, meaning = ANSWER_HEADERS[name]
+        described[name] = {"description": meaning, "required": name in required, "schema": schema}
     return described
 
 
@@ -176,11 +174,7 @@ def _ref(name: str) -> dict[str, str]:
 
 @cache
 def _schemas() -> dict[str, Any]:
-    return schemas_of(TYPES)
-
-
-def _release() -> str:
-    try:
-        return version("granule")
-    except PackageNotFoundError:  # run from the source tree
-        return "0"
+    schemas = schemas_of(TYPES.values())
+    for name, example in EXAMPLES.items():
+        schemas[name]["example"] = example
+    return schemas

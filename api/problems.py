@@ -100,6 +100,11 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(HTTPException, _from_http)
 
 
+def problem_response(error: GranuleError | HTTPException) -> Response:
+    """Return the answer that an error leaves the API as."""
+    return _from_error(error) if isinstance(error, GranuleError) else _from_http(error)
+
+
 def _from_error(error: GranuleError) -> Response:
     status, title = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
     fields: list[InvalidField] = []

@@ -9,7 +9,7 @@ from threading import BoundedSemaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import files, health, models, openapi, predictions, stream
+from api import docs, files, health, models, openapi, predictions, stream
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
@@ -85,6 +85,7 @@ def _mount(app: Flask) -> None:
     _mount_at(app, stream.blueprint, "/v1/streams")
     _mount_at(app, health.blueprint, "")
     _mount_at(app, openapi.blueprint, "")
+    _mount_at(app, docs.blueprint, "")
 
 
 def _mount_at(app: Flask, views: Blueprint, prefix: str) -> None:

@@ -1,0 +1,156 @@
+"""One order and all that could be answered to it: the examples in the API's description, of the types that it describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestedRangeNotSatisfiable,
+    RequestEntityTooLarge,
+    RequestHeaderFieldsTooLarge,
+    RequestURITooLarge,
+    UnsupportedMediaType,
+)
+from werkzeug.exceptions import NotImplemented as NotOffered
+
+from api.problems import BodyInvalid, VersionRefused
+from api.resources import Account, Caller, Deployment, Hardware, Health, Model, Readiness, Version, WebhookSecret
+from api.responses import page
+from api.schemas import OUTPUT_SCHEMA
+from api.tokens import LANES, Scope
+from shared import errors
+from shared.jobs import Job, JobSpec, Lane, Output, RenderSpec, Result, Status
+from shared.wire import Prediction, prediction
+
+BASE_URL = "https://tiles.example.com"
+MODEL = "granule/rubber-tile-mini"
+MADE_AT, MADE_MS = "2026-01-31T12:00:00.000Z", 1_769_860_800_000
+VERSION_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+INPUT: dict[str, Any] = {"prompt": "50% red, 30% black, 20% pearl", "seed": 42}
+REQUEST: dict[str, Any] = {"version": MODEL, "input": INPUT}
+FILENAME = "2026-01-31_50red-30black-20pearl_seed42.png"
+
+
+def _prediction() -> Prediction:
+    job_id = "4fzyqxkdtvnq3m6wbj2hcu5rea"
+    mix = [("red", 50.0), ("black", 30.0), ("pearl", 20.0)]
+    render = RenderSpec("", None, 42, 20, 5.0, 1024, 1024, "png", 95)
+    spec = JobSpec(
+        id=job_id, tenant="shop", model=MODEL, version=VERSION_ID, lane=Lane.NORMAL, input=INPUT, render=render, mix=mix,
+        warnings=[], base_url=BASE_URL, file_token="dGhlIHVuZ3Vlc3NhYmxlIHBhcnQ", filename=FILENAME,
+    )  # fmt: skip
+    result = Result(
+        outputs=[Output(f"outputs/{job_id}/1/0.png", FILENAME, "image/png", 1_803_022, VERSION_ID)],
+        predict_time_s=6.21,
+        provenance={"device": "cpu", "dtype": "float32", "batch": 1},
+        composition=[{"color": name, "ordered": share, "measured": share} for name, share in mix],
+        color_error=0.0,
+    )
+    job = Job(
+        spec, Status.SUCCEEDED, MADE_MS, 1, fence=1, logs="100%|##########| 20/20 [00:06<00:00,  3.22it/s]\n",
+        started_ms=MADE_MS + 40, completed_ms=MADE_MS + 6_410, expires_ms=MADE_MS + 2_592_006_410, result=result,
+    )  # fmt: skip
+    return prediction(job, base_url=BASE_URL)
+
+
+ACCOUNT: Account = {"type": "organization", "username": "granule", "name": "granule"}
+CALLER: Caller = {
+    "type": "organization",
+    "username": "shop",
+    "name": "shop",
+    "token": {
+        "name": "shop",
+        "scopes": [Scope.CREATE, Scope.READ],
+        "lanes": list(LANES),
+        "max_waiting_jobs": 500,
+        "creates_per_minute": 60,
+        "creates_remaining": 59,
+    },
+}
+VERSION: Version = {
+    "id": VERSION_ID,
+    "created_at": MADE_AT,
+    "cog_version": "0.16.2",
+    "openapi_schema": {"components": {"schemas": {"Output": OUTPUT_SCHEMA}}},
+}
+MODEL_RESOURCE: Model = {
+    "url": f"{BASE_URL}/v1/models/{MODEL}",
+    "owner": "granule",
+    "name": "rubber-tile-mini",
+    "description": "Draws rubber tiles.",
+    "visibility": "public",
+    "run_count": 17,
+    "default_example": None,
+    "latest_version": VERSION,
+}
+DEPLOYMENT: Deployment = {
+    "owner": "granule",
+    "name": "rubber-tile-mini",
+    "current_release": {
+        "number": 1,
+        "model": MODEL,
+        "version": VERSION_ID,
+        "created_at": MADE_AT,
+        "created_by": ACCOUNT,
+        "configuration": {"hardware": "cpu", "min_instances": 1, "max_instances": 1},
+    },
+}
+HARDWARE: Hardware = {"sku": "cpu", "name": "cpu"}
+SECRET: WebhookSecret = {"key": "whsec_dGhlIHNlY3JldCB0aGF0IHNpZ25zIHlvdXIgd2ViaG9va3M="}
+HEALTH: Health = {"status": "ok"}
+READINESS: Readiness = {"ready": True, "redis": "ok", "storage": "ok", "workers": {MODEL: 1}}
+PREDICTION = _prediction()
+
+EXAMPLES: dict[str, Any] = {
+    "Caller": CALLER,
+    "Deployment": DEPLOYMENT,
+    "DeploymentPage": page([DEPLOYMENT]),
+    "Hardware": HARDWARE,
+    "Health": HEALTH,
+    "Model": MODEL_RESOURCE,
+    "ModelPage": page([MODEL_RESOURCE]),
+    "Prediction": PREDICTION,
+    "PredictionPage": page([PREDICTION], next_url=f"{BASE_URL}/v1/predictions?cursor=PDQy"),
+    "PredictionRequest": REQUEST,
+    "Readiness": READINESS,
+    "Version": VERSION,
+    "VersionPage": page([VERSION]),
+    "WebhookSecret": SECRET,
+}
+"""One instance of each type that a request or an answer has, by the name of its class."""
+
+Failure = errors.GranuleError | HTTPException
+
+# Errors as they leave the API. Which of them an operation answers with stands in api/operations.py.
+NO_TOKEN = errors.Unauthenticated("send a token: Authorization: Bearer <token>", field="Authorization")
+FORBIDDEN = errors.Forbidden("this needs a token with the scope create; 'viewer' has read", field="Authorization")
+NO_PREDICTION = errors.NotFound("no prediction '4fzyqxkdtvnq3m6wbj2hcu5rea'")
+NO_FILE = errors.NotFound("no such file")
+NO_STREAM = errors.NotFound("no such stream")
+NO_SECRET = errors.NotFound("this server sends no webhooks: its operator has set no signing secret")
+NO_MODEL = errors.ModelUnknown("this server has no model nobody/nothing")
+NO_DEPLOYMENT = errors.NotFound("no deployment nobody/nothing: deployments are called as their models")
+REMOVED = errors.Gone("this picture was removed")
+NOT_JSON = UnsupportedMediaType("send the body as Content-Type: application/json")
+BODY_INVALID = BodyInvalid(
+    "input.seed: Input should be a valid integer",
+    [{"type": "int_type", "field": "input.seed", "description": "Input should be a valid integer"}],
+)
+PROMPT_INVALID = errors.PromptInvalid("the shares must sum to 100%", field="input.prompt")
+NO_VERSION = VersionRefused("this server has no such version", field="version")
+WEBHOOK_REFUSED = errors.WebhookUrlRefused("the address must be https", field="webhook")
+KEY_REUSED = errors.IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")
+CURSOR_INVALID = errors.InputInvalid("cursor is not one that a page of this list gave out", field="cursor")
+QUEUE_FULL = errors.QueueFull(f"10000 jobs are waiting for {MODEL}; try again later", retry_after_s=30)
+STREAMS_FULL = errors.StreamsFull("too many event streams are open; try again, or poll urls.get", retry_after_s=5)
+RATE_LIMITED = errors.RateLimited("'shop' may place 60 orders in a minute; try again later", limit=60, retry_after_s=7)
+NO_REDIS = errors.StoreUnavailable("the job store does not answer")
+NO_STORAGE = errors.StorageUnavailable("the storage does not answer")
+BODY_TOO_LARGE = RequestEntityTooLarge("the body is at most 65536 bytes")
+URL_TOO_LONG = RequestURITooLarge("path and query are at most 4000 characters")
+HEADERS_TOO_LARGE = RequestHeaderFieldsTooLarge(
+    "headers are at most 16384 bytes together; the largest here is Cookie with 17000"
+)
+NO_SUCH_RANGE = RequestedRangeNotSatisfiable(length=1_803_022)
+NO_UPLOADS = NotOffered("this server takes no uploads: a prediction's input is text and numbers")
