@@ -162,3 +162,13 @@ def test_what_surrounds_predictions(call: Call) -> None:
         "deployment": MODEL,
         "deployed": MODEL,
     }
+
+
+def test_a_stream_ends_with_the_address_of_the_picture(service: Service, call: Call) -> None:
+    service.worker.step_s = 0.03
+    *logs, output, done = call("stream", ref=MODEL, input={"prompt": MIX})["result"]
+    assert {event["event"] for event in logs} == {"logs"} and len(logs) > 3
+    assert "".join(event["data"] for event in logs) == service.store.get(service.ids()[0]).logs
+    assert (output["event"], done) == ("output", {"event": "done", "data": "{}", "id": done["id"]})
+    assert output["data"].startswith(f"{service.base_url}/v1/files/")
+    assert call("stream", ref=MODEL, input={"prompt": "broken"})["error"] == '{"detail": "the pipeline broke"}'

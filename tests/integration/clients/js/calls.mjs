@@ -24,6 +24,12 @@ const calls = {
     const output = await replicate.run(ref, rest, (prediction) => seen.push([prediction.status, prediction.output]));
     return { output, seen };
   },
+  async stream() {
+    const { ref, ...rest } = options;
+    const events = [];
+    for await (const { event, data, id } of replicate.stream(ref, rest)) events.push({ event, data, id });
+    return events;
+  },
   create: order,
   wait: () => replicate.wait({ id: options.id, status: "starting" }, { interval: 50 }),
   cancel: () => replicate.predictions.cancel(options.id),
