@@ -146,6 +146,13 @@ class RenderFailed(GranuleError):
     code = "render_failed"
 
 
+class DeviceLost(RenderFailed):
+    """The device is in a state that no later call on it survives; only a new process gets it back."""
+
+    code = "device_lost"
+    retryable = True
+
+
 class OutOfMemory(RenderFailed):
     """The device ran out of memory while it was drawing."""
 

@@ -222,6 +222,15 @@ class JobStore(JobReader):
     def _finish(self, job_id: str, fence: int, status: Status, result: str, error: str, weights: str = "") -> Finish:
         return Finish(self._run("finish", job_id, fence, status, result, error, self._retention_ms, weights))
 
+    def set_aside(self, job_id: str) -> None:
+        """Take a job whose record cannot be read out of every index that the sweep goes through; its id stays in `broken`."""
+        with answering():
+            pipe = self._redis.pipeline(transaction=True)
+            for index in ("leases", "deadlines", "expiring", "rows"):
+                pipe.zrem(self._key(index), job_id)
+            pipe.sadd(self._key("broken"), job_id)
+            pipe.execute()
+
 
 def connect_store(settings: Settings, redis: Redis) -> JobStore:
     """Build the store as the settings say. Nothing is sent yet."""

@@ -16,6 +16,8 @@ from shared.errors import StoreUnavailable
 
 LUA = Path(__file__).parent / "lua"
 MAX_CONNECTIONS = 64
+PASSING_REFUSALS = ("OOM ", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN")
+"""Starts of error replies that tell of the server's state and not of the command: full, a replica, still loading, ..."""
 
 
 def connect(url: str, *, timeout_s: float) -> Redis:
@@ -39,11 +41,13 @@ def connect(url: str, *, timeout_s: float) -> Redis:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn any failure of Redis to answer inside the block into StoreUnavailable. A script's own error is a bug and passes."""
+    """Turn a Redis that does not answer or cannot do as asked into StoreUnavailable. A failing script is a bug: it passes."""
     try:
         yield
-    except ResponseError:
-        raise
+    except ResponseError as error:
+        if not any(refusal in str(error) for refusal in PASSING_REFUSALS):
+            raise
+        raise StoreUnavailable(f"the job store refuses: {error}") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailable("the job store does not answer") from error
 

@@ -26,7 +26,7 @@ from shared.settings import Settings
 from shared.storage import connect_storage
 from worker.courier import deliver
 from worker.pulse import Pulse, Ready
-from worker.runner import run_job
+from worker.runner import WorkerBroken, run_job
 from worker.station import Pipeline, Station
 from worker.sweep import Sweep
 
@@ -35,63 +35,92 @@ log = logging.getLogger(__name__)
 LoadPipeline = Callable[[Manifest, Settings], Pipeline]
 
 
+class Assembly:
+    """The parts of one worker process, each built when it is first needed."""
+
+    def __init__(self, settings: Settings, app: Celery, load_pipeline: LoadPipeline) -> None:
+        self._settings = settings
+        self._app = app
+        self._load_pipeline = load_pipeline
+        redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        self._outbox = Outbox(redis, prefix=settings.redis_prefix)
+        self._store = connect_store(settings, redis)
+        self._storage = connect_storage(settings)
+
+    @functools.cached_property
+    def station(self) -> Station:
+        """What a render worker works with. Takes as long as the weights take to load.
+
+        Raises:
+            SettingsInvalid: this process was not started by a guardian.
+            WeightsInvalid: a file is refused or did not load in full.
+        """
+        settings = self._settings
+        if settings.pulse_fd is None or settings.worker_name is None:
+            raise SettingsInvalid("a render worker is started by its guardian: python -m worker.guardian")
+        pulse = Pulse(settings.pulse_fd)
+        # From here on, not only when it is ready: a worker whose guardian died while it loads must end too.
+        pulse.start_pinging()
+        manifest = load_catalog(settings.models_dir).by_slug(settings.model)
+        return Station(
+            name=settings.worker_name,
+            manifest=manifest,
+            store=self._store,
+            storage=self._storage,
+            pipeline=self._load_pipeline(manifest, settings),
+            pulse=pulse,
+            publish_limit_s=settings.publish_limit_s,
+        )
+
+    def get_ready(self, **_: object) -> None:
+        """Prepare before the first message is taken; a worker that cannot get ready consumes nothing and ends."""
+        try:
+            if self._settings.pulse_fd is None:
+                self._start_sweep()
+            else:
+                self._store.announce_weights(self._settings.model, self.station.pipeline.provenance)
+                self.station.pulse.send(Ready(device=str(self.station.pipeline.provenance["device"])))
+        except GranuleError as error:
+            log.critical("this worker cannot work: %s", error)
+            sys.exit(os.EX_TEMPFAIL if error.retryable else os.EX_CONFIG)
+        except BrokenPipeError:
+            os._exit(os.EX_UNAVAILABLE)
+
+    def render(self, job_id: str) -> None:
+        """Bring one job to its outcome. Ends the process when it can render no more."""
+        try:
+            run_job(job_id, self.station)
+        except WorkerBroken as error:
+            log.critical("this worker ends: %s", error.__cause__)
+            os._exit(os.EX_SOFTWARE)
+
+    def deliver(self, delivery_id: str) -> None:
+        """Try one webhook delivery."""
+        deliver(delivery_id, outbox=self._outbox, settings=self._settings)
+
+    def _start_sweep(self) -> None:
+        sweep = Sweep(
+            store=self._store,
+            outbox=self._outbox,
+            storage=self._storage,
+            catalog=load_catalog(self._settings.models_dir),
+            celery=self._app,
+            lease_s=self._settings.lease_s,
+        )
+        stop = threading.Event()
+        signals.worker_shutdown.connect(lambda **_: stop.set(), weak=False)
+        threading.Thread(target=sweep.run, args=(stop,), name="sweep", daemon=True).start()
+
+
 def make_worker(settings: Settings, load_pipeline: LoadPipeline) -> Celery:
     """Build the Celery app of render workers and couriers. Nothing is connected or loaded before the worker starts.
 
     `load_pipeline` is called once, in the process that renders, and only there.
     """
     app = make_celery(settings)
-    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
-    outbox = Outbox(redis, prefix=settings.redis_prefix)
-    store = connect_store(settings, redis)
-    storage = connect_storage(settings)
-
-    @functools.cache
-    def station() -> Station:
-        if settings.pulse_fd is None or settings.worker_name is None:
-            raise SettingsInvalid("a render worker is started by its guardian: python -m worker.guardian")
-        manifest = load_catalog(settings.models_dir).by_slug(settings.model)
-        return Station(
-            name=settings.worker_name,
-            manifest=manifest,
-            store=store,
-            storage=storage,
-            pipeline=load_pipeline(manifest, settings),
-            pulse=Pulse(settings.pulse_fd),
-            publish_limit_s=settings.publish_limit_s,
-        )
-
-    def start_sweep() -> None:
-        catalog = load_catalog(settings.models_dir)
-        sweep = Sweep(store=store, outbox=outbox, storage=storage, catalog=catalog, celery=app, lease_s=settings.lease_s)
-        stop = threading.Event()
-        signals.worker_shutdown.connect(lambda **_: stop.set(), weak=False)
-        threading.Thread(target=sweep.run, args=(stop,), name="sweep", daemon=True).start()
-
-    @app.task(name=RENDER_TASK)
-    def render(job_id: str) -> None:
-        run_job(job_id, station())
-
-    @app.task(name=DELIVER_TASK)
-    def deliver_webhook(delivery_id: str) -> None:
-        deliver(delivery_id, outbox=outbox, settings=settings)
-
-    @signals.setup_logging.connect(weak=False)
-    def own_logging(**_: object) -> None:
-        configure_logging(settings)
-
-    @signals.worker_init.connect(weak=False)
-    def get_ready(**_: object) -> None:
-        # Before the first message is taken: a worker that is not ready consumes nothing.
-        try:
-            if settings.pulse_fd is None:
-                start_sweep()
-            else:
-                station().pulse.start_pinging()
-                store.announce_weights(settings.model, station().pipeline.provenance)
-                station().pulse.send(Ready(device=str(station().pipeline.provenance["device"])))
-        except GranuleError as error:
-            log.critical("this worker cannot work: %s", error)
-            sys.exit(os.EX_CONFIG)
-
+    assembly = Assembly(settings, app, load_pipeline)
+    app.task(name=RENDER_TASK)(assembly.render)
+    app.task(name=DELIVER_TASK)(assembly.deliver)
+    signals.setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
+    signals.worker_init.connect(assembly.get_ready, weak=False)
     return app

@@ -101,9 +101,7 @@ def _inspect_part(manifest: Manifest, part: Lora | TextualInversion | None, sett
     return inspect_file(manifest.path_of(part.file, settings.weights_dir), sha256=part.sha256, size_bytes=part.size_bytes)
 
 
-def place_pipeline(
-    pipeline: StableDiffusionXLPipeline, render: Render, *, device: torch.device, dtype: torch.dtype
-) -> None:
+def place_pipeline(pipeline: StableDiffusionXLPipeline, render: Render, *, device: torch.device, dtype: torch.dtype) -> None:
     """Cast a float32 pipeline, move it to the device and set it up for rendering.
 
     Raises:

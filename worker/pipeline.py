@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.errors import InputInvalid, OutOfMemory, RenderFailed
+from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings
@@ -128,6 +128,9 @@ class Pipeline:
         return pixels
 
     def _translate(self, error: Exception) -> RenderFailed:
+        # The class that newer releases of torch raise for it begins its text in the same way.
+        if "CUDA error" in str(error):
+            return DeviceLost(f"{self._device} is lost to this process: {error}")
         # torch has no class of its own for want of memory on the CPU, only this text.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             if self._device.type == "cuda":

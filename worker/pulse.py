@@ -71,12 +71,13 @@ class Pulse:
 
     @contextmanager
     def holding(self, job_id: str, fence: int) -> Iterator[None]:
-        """Have the guardian renew a job's lease for as long as the block runs."""
+        """Have the guardian renew a job's lease for as long as the block runs.
+
+        When the block raises, the job stays held: the process is about to end, and the guardian then gives the job back.
+        """
         self.send(Holding(job_id, fence))
-        try:
-            yield
-        finally:
-            self.send(Idle())
+        yield
+        self.send(Idle())
 
     def start_pinging(self) -> None:
         """Ping from a thread of its own. Without a guardian a worker has no reason to live: the process ends at once."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from shared.errors import GranuleError, StoreUnavailable
+from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.job_store import Beat, Finish
 from shared.jobs import Job, JobError
 from worker.publish import discard, upload
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 STORE_PATIENCE_S = 600.0
 RETRY_GAP_S = 1.0
+CLAIM_TRIES = 4
 STORE_AWAY_S = 10.0
 METER_COLUMNS = 60
 
@@ -35,6 +36,14 @@ class JobLost(Exception):
     """The job was given to another worker; raised between two steps."""
 
 
+class WorkerBroken(Exception):
+    """This process can render no more: its device is lost, or something happened that nobody foresaw.
+
+    It must end without another word; the guardian then charges the job with a crash, gives it to the next worker and starts
+    a fresh process.
+    """
+
+
 def run_job(job_id: str, station: Station) -> None:
     """Render a job that a message named, if there is anything to do, and bring it to an outcome.
 
@@ -42,9 +51,10 @@ def run_job(job_id: str, station: Station) -> None:
     will run out and the sweep gives it to the next worker. The message can be acknowledged in every case.
 
     Raises:
-        StoreUnavailable: the claim could not be made; nothing has happened yet.
+        StoreUnavailable: no answer about the claim. If it was made all the same, the lease brings the job back.
+        WorkerBroken: the process must end.
     """
-    job = station.store.claim(job_id, worker=station.name, delivery_token=secrets.token_hex(8))
+    job = _claim(job_id, station)
     if job is None:
         log.info("nothing to do for a message about job %s", job_id, extra={"job_id": job_id})
         return
@@ -53,31 +63,45 @@ def run_job(job_id: str, station: Station) -> None:
         try:
             _render_and_publish(job, station)
         except CancelRequested:
-            _settle(job, lambda: station.store.let_go(job.id, job.fence))
+            _settle(job, station, lambda: station.store.let_go(job.id, job.fence))
         except JobLost:
             log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
             discard(job, station)
+        except DeviceLost as error:
+            raise WorkerBroken from error
         except GranuleError as error:
             log.error("job %s failed: %s", job.id, error, extra={"job_id": job.id})
             reason = JobError(error.code, error.detail)
-            _settle(job, lambda: station.store.fail(job.id, job.fence, reason))
+            _settle(job, station, lambda: station.store.fail(job.id, job.fence, reason))
             discard(job, station)
-        except Exception:  # an error that nobody foresaw counts as a crash, at once and not by the lease
+        except Exception as error:
             log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
-            station.store.expire(job.id, fence=job.fence)
+            raise WorkerBroken from error
+
+
+def _claim(job_id: str, station: Station) -> Job | None:
+    """Claim a job, with one token for all tries: a claim whose reply was lost is found again."""
+    token = secrets.token_hex(8)
+    for _ in range(CLAIM_TRIES - 1):
+        try:
+            return station.store.claim(job_id, worker=station.name, delivery_token=token)
+        except StoreUnavailable:
+            time.sleep(RETRY_GAP_S)
+    return station.store.claim(job_id, worker=station.name, delivery_token=token)
 
 
 def _render_and_publish(job: Job, station: Station) -> None:
     rendered = station.pipeline.render(job.spec.render, _Progress(job, station))
     result = upload(job, rendered.pixels, rendered.duration_s, station)
-    if _settle(job, lambda: station.store.succeed(job.id, job.fence, result)) is Finish.REFUSED:
+    if _settle(job, station, lambda: station.store.succeed(job.id, job.fence, result)) is Finish.REFUSED:
         discard(job, station)
 
 
-def _settle(job: Job, finish: Callable[[], Finish]) -> Finish | None:
+def _settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish | None:
     """Write the outcome, again and again while Redis is away. None: it stayed away too long."""
     deadline_s = time.monotonic() + STORE_PATIENCE_S
     while time.monotonic() < deadline_s:
+        station.pulse.send(Step())
         try:
             outcome = finish()
         except StoreUnavailable:

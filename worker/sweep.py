@@ -59,13 +59,7 @@ class Sweep:
         """
         if self.store.server_uptime_s() < self.lease_s * 1.5:
             return
-        for job_id in self.store.expired_leases():
-            status = self.store.expire(job_id)
-            if status is Status.QUEUED:
-                log.warning("the lease of job %s ran out; it is queued again", job_id, extra={"job_id": job_id})
-                enqueue_render(self.celery, job_id, model=self.store.get(job_id).spec.model, lane=Lane.RECOVERY)
-            elif status is not None:
-                log.warning("the lease of job %s ran out; it is %s", job_id, status, extra={"job_id": job_id})
+        self._each(self.store.expired_leases(), self._expire)
 
     def messages(self) -> None:
         """Publish again what was recorded but whose message is gone."""
@@ -76,18 +70,33 @@ class Sweep:
 
     def deadlines(self) -> None:
         """Call off the jobs that have not ended by the time their callers gave them."""
-        for job_id in self.store.overdue():
-            self.store.cancel(job_id, DEADLINE_PASSED)
+        self._each(self.store.overdue(), lambda job_id: self.store.cancel(job_id, DEADLINE_PASSED))
 
     def data(self) -> None:
         """Remove the pictures and inputs of jobs whose retention is over, or whose owner wants them gone."""
-        for job_id in self.store.expiring():
-            remove_data(self.store.get(job_id), self.store, self.storage)
+        self._each(self.store.expiring(), lambda job_id: remove_data(self.store.get(job_id), self.store, self.storage))
 
     def rows(self) -> None:
         """Forget the jobs whose data went long ago."""
-        for job_id in self.store.outlived():
-            self.store.purge(job_id)
+        self._each(self.store.outlived(), self.store.purge)
+
+    def _expire(self, job_id: str) -> None:
+        status = self.store.expire(job_id)
+        if status is not None:
+            log.warning("the lease of job %s ran out; it is %s", job_id, status, extra={"job_id": job_id})
+        if status is Status.QUEUED:
+            enqueue_render(self.celery, job_id, model=self.store.get(job_id).spec.model, lane=Lane.RECOVERY)
+
+    def _each(self, job_ids: list[str], move: Callable[[str], object]) -> None:
+        """Make one move for each job. One whose record cannot be read is set aside, so that it stands before no other."""
+        for job_id in job_ids:
+            try:
+                move(job_id)
+            except (StoreUnavailable, StorageUnavailable):
+                raise
+            except Exception:
+                log.exception("job %s is set aside: its record cannot be read", job_id, extra={"job_id": job_id})
+                self.store.set_aside(job_id)
 
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop. A server that is away ends one look, never the sweep."""
@@ -116,5 +125,5 @@ class Sweep:
         except (StoreUnavailable, StorageUnavailable) as error:
             log.warning("the sweep could not look for %s: %s", look.__name__, error)
         except Exception:
-            # One record that cannot be read must not end the search for all others.
+            # Whatever it is, it must not end the looks for everything else.
             log.exception("the sweep met an unforeseen error while it looked for %s", look.__name__)

@@ -16,11 +16,12 @@ for _, lane in ipairs(LANES) do
   for i = 1, #waiting, 2 do
     local key = prefix .. 'job:' .. waiting[i]
     local record = redis.call('HMGET', key, 'published_ms', 'republished')
-    local published_ms, times = tonumber(record[1]), tonumber(record[2])
+    local published_ms, times = tonumber(record[1] or 0), tonumber(record[2] or 0)
+    if not record[1] then redis.call('ZREM', queued_key(model, lane), waiting[i]) end
     local wait_ms = math.min(grace_ms * 2 ^ times, 60000)
     local skipped = passed > tonumber(waiting[i + 1])
     if lane == 'recovery' then skipped = claimed_ms > published_ms + grace_ms end
-    if now - published_ms >= wait_ms and (messages == 0 or skipped) then
+    if record[1] and now - published_ms >= wait_ms and (messages == 0 or skipped) then
       redis.call('HSET', key, 'published_ms', now, 'republished', times + 1)
       found[#found + 1] = waiting[i]
     end

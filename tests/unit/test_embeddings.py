@@ -54,9 +54,7 @@ def test_rows_go_to_the_encoder_of_their_width_whatever_their_name(
         assert torch.equal(encoder.table[len(old) :], row)
 
 
-def test_a_prompt_reaches_both_rows_in_both_encoders_of_mini(
-    pipeline: Any, checkpoint_dir: Path
-) -> None:
+def test_a_prompt_reaches_both_rows_in_both_encoders_of_mini(pipeline: Any, checkpoint_dir: Path) -> None:
     path = checkpoint_dir / EMBEDDINGS_FILE
     load_embeddings(pipeline, path, TOKENS)
     rows = match(pipeline, load_file(path))
