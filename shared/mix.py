@@ -14,7 +14,7 @@ from shared.errors import PromptInvalid
 from shared.palette import Color, Palette, fold
 
 SUM_TOLERANCE = 0.5
-"""How far, in percent, the shares may be from 100: three thirds of 33 or 33.3 are a whole."""
+"""How far, in percent, the shares may be from 100: three thirds of 33.3 are a whole, of 33 they are not."""
 
 SHARE = re.compile(r"(?P<number>[+\-\u2212]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*%\s*(?P<name>.*)", re.DOTALL)
 SECOND_SHARE = re.compile(r"[0-9]\s*%")
