@@ -1,12 +1,14 @@
 """A Celery app whose pipeline draws no tile but takes its time step by step, and misbehaves when the prompt says so.
 
-Everything around it is the real thing: guardian, Celery, Redis, S3. `STANDIN_STEP_S` is how long one step takes.
+Everything around it is the real thing: guardian, Celery, Redis, S3. `STANDIN_STEP_S` is how long one step takes, unless the
+prompt says it ("0.5 s a step"). `STANDIN_VISIBILITY_TIMEOUT_S` is Celery's, to see what redelivery by age would do.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
 
 STEPS = 5
+STEP_S = re.compile(r"([0-9.]+) s a step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +44,22 @@ class StandInPipeline:
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         started_s = time.monotonic()
+        asked = STEP_S.search(spec.prompt)
+        step_s = float(asked[1]) if asked else self.step_s
         if "out of memory" in spec.prompt:
             raise OutOfMemory("the stand-in has no memory")
         for step in range(1, STEPS + 1):
             if "poison" in spec.prompt:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if "broken device" in spec.prompt:
+                raise RuntimeError("the stand-in's device broke")
             if "hold the interpreter" in spec.prompt:
                 # A PyDLL call keeps the interpreter's lock, as a bad extension would.
-                ctypes.PyDLL(None).usleep(int(1e6 * self.step_s))
+                ctypes.PyDLL(None).usleep(int(1e6 * step_s))
             elif "hang" in spec.prompt:
                 time.sleep(3600)
             else:
-                time.sleep(self.step_s)
+                time.sleep(step_s)
             on_step(step, STEPS)
         pixels = np.random.default_rng(spec.seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         return Picture(pixels, time.monotonic() - started_s)
@@ -63,3 +70,6 @@ def load_stand_in(manifest: Manifest, settings: Settings) -> StandInPipeline:
 
 
 app = make_worker(load_settings(), load_stand_in)
+if "STANDIN_VISIBILITY_TIMEOUT_S" in os.environ:
+    visibility_timeout = int(os.environ["STANDIN_VISIBILITY_TIMEOUT_S"])
+    app.conf.broker_transport_options |= {"visibility_timeout": visibility_timeout, "unacked_restore_interval": 1}
