@@ -112,7 +112,11 @@ def _describe(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
     if rest:
         described["description"] = " ".join(rest.split())
     if operation.takes_body:
-        content = {"application/json": {"schema": _ref("PredictionRequest"), "example": EXAMPLES["PredictionRequest"]}}
+        schema: dict[str, Any] = _ref("PredictionRequest")
+        if "name" not in rule.arguments:
+            # Where the address names no model, the body must.
+            schema = {"allOf": [schema, {"type": "object", "required": ["version"]}]}
+        content = {"application/json": {"schema": schema, "example": EXAMPLES["PredictionRequest"]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
 

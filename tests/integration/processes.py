@@ -1,4 +1,4 @@
-"""Real worker processes for the tests: guardian with its worker, courier."""
+"""Real processes for the tests: the API behind gunicorn, guardian with its worker, courier."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from infra.local.ports import free_block
 from shared.queue import DELIVER_QUEUE
 from shared.settings import Settings
 
@@ -28,6 +31,33 @@ def wait_until(what: Callable[[], object], *, timeout_s: float = 30.0) -> float:
             pytest.fail(f"did not come true within {timeout_s} s")
         time.sleep(0.02)
     return time.monotonic() - started_s
+
+
+@contextmanager
+def api_server(settings: Settings, folder: Path, **extra: str) -> Iterator[str]:
+    """Address of an API behind gunicorn that reads these settings and further variables; its log is in `folder`."""
+    address = f"127.0.0.1:{free_block(1)[0]}"
+    arguments = ["--bind", address, "--worker-class", "gthread", "--threads", "16", "--limit-request-field_size", "32768"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *arguments, "api.server:create_app()"],
+            env=environment(settings, **extra),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until(lambda: _is_up(f"http://{address}/healthz"))
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def environment(settings: Settings, **extra: str) -> dict[str, str]:

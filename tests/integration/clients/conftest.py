@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
 from api.tokens import new_entry
-from infra.local.ports import free_block
 from infra.local.redis_server import RedisServer
 from shared.job_store import connect_store
 from shared.redis_client import connect
@@ -28,7 +24,7 @@ from tests.integration.clients.service import (
     StandInWorker,
 )
 from tests.integration.conftest import S3Location
-from tests.integration.processes import environment, wait_until
+from tests.integration.processes import api_server
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +37,8 @@ def server(
     hasty = new_entry("hasty", HASTY_TOKEN, {"tenant": TENANT, "creates_per_minute": HASTY_CREATES_PER_MINUTE})
     (folder / "tokens.toml").write_text(hasty)
     variables = {"GRANULE_API_TOKENS": f"{TENANT}:{TOKEN}", "GRANULE_API_TOKENS_FILE": str(folder / "tokens.toml")}
-    address = f"127.0.0.1:{free_block(1)[0]}"
-    arguments = ["--bind", address, "--worker-class", "gthread", "--threads", "16", "api.server:create_app()"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *arguments],
-            env=environment(settings, **variables),
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            wait_until(lambda: is_up(f"http://{address}/healthz"))
-            yield f"http://{address}", settings
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with api_server(settings, folder, **variables) as base_url:
+        yield base_url, settings
 
 
 @pytest.fixture
@@ -71,10 +54,3 @@ def service(server: tuple[str, Settings], redis_url: str) -> Iterator[Service]:
         thread.join()
         for client in service.clients:
             client._client.close()
-
-
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
