@@ -17,7 +17,7 @@ from limits.strategies import RateLimiter, SlidingWindowCounterRateLimiter
 from redis import Redis
 
 from api.tokens import Token
-from shared.errors import QueueFull, RateLimited
+from shared.errors import IdempotencyConflict, QueueFull, RateLimited
 from shared.job_store import Created
 from shared.redis_client import answering
 from shared.settings import Settings
@@ -45,10 +45,11 @@ class OrderLimits:
             admitted = self._limiter.hit(limit, token.name)
         try:
             created = create(admitted)
-        except QueueFull as error:
-            if not admitted:
+        except (QueueFull, IdempotencyConflict) as error:
+            if admitted:
+                self._give_back(token.name, limit)
+            elif isinstance(error, QueueFull):
                 raise self._refusal(token.name, limit) from error
-            self._give_back(token.name, limit)
             raise
         if admitted and not created.is_new:
             self._give_back(token.name, limit)
