@@ -174,8 +174,10 @@ def _start(parts: Context, created: Created) -> Created:
         _announce(parts, created.job.spec)
         return created
     try:
-        if not end_with_stored(created.job, created.source, parts.store, parts.storage):
-            _announce(parts, created.job.spec)
+        ended = end_with_stored(created.job, created.source, parts.store, parts.storage)
+        if ended is not None:
+            return replace(created, job=ended)
+        _announce(parts, created.job.spec)
         job, outlook = parts.store.view(created.job_id)
     except StoreUnavailable:
         # The job is on record; its lease brings it to a worker.

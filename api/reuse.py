@@ -9,9 +9,9 @@ from dataclasses import replace
 from werkzeug.datastructures import Headers
 
 from shared.errors import NotFound, StorageUnavailable
-from shared.job_store import Finish, JobStore
+from shared.job_store import JobStore
 from shared.jobs import Job, Output, Result
-from shared.storage import Storage, output_key, outputs_prefix
+from shared.storage import Storage, output_key
 
 FRESH = re.compile(r"(?:^|[\s,])(?:no-cache|no-store|max-age=0)(?=$|[\s,;])", re.IGNORECASE)
 
@@ -23,10 +23,10 @@ def wants_fresh(headers: Headers) -> bool:
     return FRESH.search(headers.get("Cache-Control", "")) is not None
 
 
-def end_with_stored(job: Job, source: Job, store: JobStore, storage: Storage) -> bool:
-    """End a job that `JobStore.create` handed over, with copies of its source's pictures.
+def end_with_stored(job: Job, source: Job, store: JobStore, storage: Storage) -> Job | None:
+    """End a job that `JobStore.create` handed over, with copies of its source's pictures, and return it.
 
-    The copies are the job's own, so it is all the same to them what becomes of the source. False: the pictures cannot be
+    The copies are the job's own, so it is all the same to them what becomes of the source. None: the pictures cannot be
     had now, and the job waits for a worker.
 
     Raises:
@@ -37,13 +37,11 @@ def end_with_stored(job: Job, source: Job, store: JobStore, storage: Storage) ->
     except (NotFound, StorageUnavailable) as error:
         log.warning("job %s is drawn anew: %s", job.id, error, extra={"job_id": job.id})
         store.release(job.id, job.fence)
-        return False
-    if store.succeed(job.id, job.fence, result) is Finish.REFUSED:
-        # The copy took longer than the lease. The next attempt writes under keys of its own.
-        for key in storage.keys(f"{outputs_prefix(job.id)}{job.fence}/"):
-            storage.delete(key)
-        return False
-    return True
+        return None
+    ended = store.succeed_at_once(job.id, job.fence, result)
+    if ended is None:
+        log.warning("job %s was given to a worker while its picture was copied", job.id, extra={"job_id": job.id})
+    return ended
 
 
 def _copied(job: Job, source: Job, storage: Storage) -> Result:

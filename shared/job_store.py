@@ -55,7 +55,7 @@ class Created:
     """Answer to `create`: the job, whether this call made it or an earlier one did, and what to expect of it.
 
     With `source`, a succeeded job of the same order, the job is running in the caller's hands: copy the source's pictures and
-    end it with `succeed`, or give it to the workers with `release`.
+    end it with `succeed_at_once`, or give it to the workers with `release`.
     """
 
     job: Job
@@ -170,15 +170,20 @@ class JobStore(JobReader):
 
     def succeed(self, job_id: str, fence: int, result: Result) -> Finish:
         """End a running job with its pictures."""
-        return self._finish(job_id, fence, Status.SUCCEEDED, result.to_json(), "", weights_digest(result.provenance))
+        return self._succeed(job_id, fence, result)[0]
+
+    def succeed_at_once(self, job_id: str, fence: int, result: Result) -> Job | None:
+        """End a job that `create` handed over, and return it as it has ended. None: it is no longer the caller's."""
+        outcome, record = self._succeed(job_id, fence, result)
+        return None if outcome is Finish.REFUSED else read_job(record)
 
     def fail(self, job_id: str, fence: int, error: JobError) -> Finish:
         """End a running job with the reason it cannot be rendered."""
-        return self._finish(job_id, fence, Status.FAILED, "", _error_json(error))
+        return self._finish(job_id, fence, Status.FAILED, "", _error_json(error))[0]
 
     def let_go(self, job_id: str, fence: int) -> Finish:
         """End a running job as canceled: its worker has stopped."""
-        return self._finish(job_id, fence, Status.CANCELED, "", "")
+        return self._finish(job_id, fence, Status.CANCELED, "", "")[0]
 
     def release(self, job_id: str, fence: int) -> Status | None:
         """Give a running job back uncharged, to be served before all others. None: it was no longer this worker's."""
@@ -217,11 +222,6 @@ class JobStore(JobReader):
         """Forget the rest of a job whose data was removed: row, place in the list, file token. False: there was nothing."""
         return bool(self._run("purge", job_id))
 
-    # -- inside
-
-    def _finish(self, job_id: str, fence: int, status: Status, result: str, error: str, weights: str = "") -> Finish:
-        return Finish(self._run("finish", job_id, fence, status, result, error, self._retention_ms, weights))
-
     def set_aside(self, job_id: str) -> None:
         """Take a job whose record cannot be read out of every index that the sweep goes through; its id stays in `broken`."""
         with answering():
@@ -230,6 +230,17 @@ class JobStore(JobReader):
                 pipe.zrem(self._key(index), job_id)
             pipe.sadd(self._key("broken"), job_id)
             pipe.execute()
+
+    # -- inside
+
+    def _succeed(self, job_id: str, fence: int, result: Result) -> tuple[Finish, list[str]]:
+        return self._finish(job_id, fence, Status.SUCCEEDED, result.to_json(), "", weights_digest(result.provenance))
+
+    def _finish(
+        self, job_id: str, fence: int, status: Status, result: str, error: str, weights: str = ""
+    ) -> tuple[Finish, list[str]]:
+        outcome, record = self._run("finish", job_id, fence, status, result, error, self._retention_ms, weights)
+        return Finish(outcome), record
 
 
 def connect_store(settings: Settings, redis: Redis) -> JobStore:

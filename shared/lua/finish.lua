@@ -1,10 +1,9 @@
 -- End a running job: the one point at which an outcome becomes true.
 -- ARGV: prefix, id, fence, status, result ('' = none), error ('' = none), retention_ms, weights (digest; '' = unknown)
--- Returns 1 = done, 2 = it was done by this very fence before (the reply was lost), 0 = refused: another fence holds or
--- ended the job.
+-- Returns {outcome, record}: 1 = done, 2 = it was done by this very fence before (the reply was lost), 0 = refused: another
+-- fence holds or ended the job.
 if not holds(ARGV[3]) then
-  if get('ended_by') == ARGV[3] then return 2 end
-  return 0
+  return { get('ended_by') == ARGV[3] and 2 or 0, redis.call('HGETALL', job) }
 end
 redis.call('HSET', job, 'ended_by', ARGV[3])
 if ARGV[5] ~= '' then
@@ -26,4 +25,4 @@ if ARGV[4] == 'succeeded' then
 end
 drop_lease()
 complete(ARGV[4], tonumber(ARGV[7]))
-return 1
+return { 1, redis.call('HGETALL', job) }

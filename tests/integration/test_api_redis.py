@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,10 +13,14 @@ from redis import Redis
 
 from api.server import create_app
 from infra.local.ports import free_block
+from shared.job_store import connect_store
+from shared.jobs import Output, Result, new_id
 from shared.queue import message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
+from shared.storage import connect_storage
 from tests.contracts.api import MIX, MODEL
+from tests.integration.conftest import S3Location
 
 HOUSEKEEPING = ("PING", "AUTH", "SELECT", "HELLO", "CLIENT", "INFO")
 """What the client libraries send when a connection is new or was idle."""
@@ -67,6 +72,28 @@ def test_round_trips_of_a_create_and_a_read(client: FlaskClient, redis: Redis) -
     job_id = create()
     read = commands_of(redis, lambda: client.get(f"/v1/predictions/{job_id}"))
     assert [command.split()[0].upper() for command in read] == ["EVALSHA"]
+
+
+def test_round_trips_of_an_order_that_a_stored_picture_answers(redis_url: str, s3: S3Location, redis: Redis) -> None:
+    settings = s3.settings(Settings(redis_url=redis_url, token_creates_per_minute=1000))
+    client, store, storage = create_app(settings).test_client(), connect_store(settings, redis), connect_storage(settings)
+    body = {"version": MODEL, "input": {"prompt": MIX, "seed": 7}}
+
+    def create() -> dict[str, Any]:
+        made: dict[str, Any] = client.post("/v1/predictions", json=body, headers={"Idempotency-Key": new_id()}).json
+        return made
+
+    first = create()["id"]
+    job = store.claim(first, worker="w", delivery_token="1")
+    assert job is not None
+    storage.put("picture", b"PNG", content_type="image/png", metadata={})
+    store.announce_weights(MODEL, {})
+    store.succeed(first, job.fence, Result([Output("picture", "tile.png", "image/png", 3, "ab" * 32)], 1.0))
+    assert create()["status"] == "succeeded"
+    made: list[dict[str, Any]] = []
+    trips = commands_of(redis, lambda: made.append(create()))
+    assert made[0]["status"] == "succeeded"
+    assert [command.split()[0].upper() for command in trips] == ["EVALSHA"] * 3  # the rate, the job, its end
 
 
 def test_an_order_leaves_one_message_for_the_workers_of_its_model(client: FlaskClient, redis: Redis) -> None:
