@@ -142,10 +142,12 @@ class Settings(BaseSettings):
     # Webhooks
     webhook_secret: SecretStr | None = Field(None)
     """Signing secret, `whsec_` and standard base64; unset: webhooks are refused at create."""
+    webhook_secret_old: SecretStr | None = Field(None)
+    """The secret before this one: while it is set, webhooks carry a signature by each."""
     webhook_allowed_hosts: CommaList = ()
     """Host names or addresses of receivers that may be private or plain http; everything else must be public https."""
-    webhook_timeout_s: float = Field(10.0, gt=0, le=60)
-    """How long a receiver may take to answer."""
+    webhook_timeout_s: float = Field(10.0, gt=0, le=30)
+    """How long one try of a delivery may take, from the resolution of the name to the answer."""
 
     # Local stack and logs
     data_dir: Path = Field(Path(".granule"), validation_alias=_shared_name("DATA_DIR"))
@@ -162,7 +164,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("webhook_secret")
+    @field_validator("webhook_secret", "webhook_secret_old")
     @classmethod
     def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
         # The official Python client splits the secret at "_" and insists on exactly two parts.

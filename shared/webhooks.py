@@ -30,14 +30,19 @@ TRANSLATED = (
     IPv6Network("::ffff:0:0:0/96"),  # IPv4-translated, RFC 2765
     IPv6Network("64:ff9b::/96"),  # NAT64, RFC 6052
     IPv6Network("64:ff9b:1::/48"),  # NAT64 for local use, RFC 8215
-    IPv6Network("2001::/32"),  # Teredo
     IPv6Network("2002::/16"),  # 6to4
 )
 """IPv6 ranges that carry an IPv4 address inside. A receiver that has one is better named by it, so all are refused."""
 
 
-PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
-"""Some Python releases call single addresses of it public; one of them is a cloud's metadata service."""
+NOT_PUBLIC = (
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; one of them is a cloud's metadata service
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, RFC 7526
+    IPv6Network("2001::/23"),  # protocol assignments, RFC 2928
+    IPv6Network("3fff::/20"),  # documentation, RFC 9637
+    IPv6Network("5f00::/16"),  # segment routing, RFC 9602
+)
+"""Ranges of which some Python releases call a part public."""
 
 
 def check_url(url: str, settings: Settings, *, field: str = "webhook") -> None:
@@ -77,22 +82,23 @@ def is_public_address(address: IPv4Address | IPv6Address) -> bool:
         address.scope_id is not None or address.is_site_local or any(address in network for network in TRANSLATED)
     ):
         return False
-    if address in PROTOCOL_ASSIGNMENTS:
+    if any(address in network for network in NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def sign(secret: str, message_id: str, timestamp: float, body: bytes) -> dict[str, str]:
+def sign(secret: str, message_id: str, timestamp: float, body: bytes, *, old_secret: str | None = None) -> dict[str, str]:
     """Return the three headers of the Standard Webhooks scheme for one attempt.
 
     `secret` is `whsec_` and base64; `message_id` stays the same when a message is sent again; `timestamp` is this attempt's,
-    in seconds since 1970.
+    in seconds since 1970. With `old_secret` there are two signatures, and a receiver that knows either secret accepts them.
     """
     at = datetime.fromtimestamp(int(timestamp), tz=UTC)
+    keys = [secret] if old_secret is None else [secret, old_secret]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(timestamp)),
-        "webhook-signature": Webhook(secret).sign(message_id, at, body.decode("utf-8")),
+        "webhook-signature": " ".join(Webhook(key).sign(message_id, at, body.decode("utf-8")) for key in keys),
     }
 
 

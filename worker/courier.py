@@ -6,16 +6,15 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-import requests
-from requests_hardened import Config, Manager
-
 from shared.errors import WebhookUrlRefused
-from shared.outbox import Delivery, DeliveryState, Outbox
+from shared.outbox import Delivery, DeliveryState, DeliveryUnreadable, Outbox, Reaction
 from shared.settings import Settings
 from shared.webhooks import check_url, is_allowed_host, sign
 from shared.wire import compact_json, prediction
+from worker.egress import Answer, NoAnswer, post
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +22,15 @@ RETRY_AFTER_S = (5, 30, 120, 600, 1800, 7200, 18000, 36000)
 """Gaps between the tries of one delivery; after the last one it is dead. Each is varied by a fifth either way."""
 RETRY_AFTER_MAX_S = 3600
 JITTER = 0.2
-CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one try brought: the state that follows, a note for the log, and the gap the receiver asked for, if it did."""
+class Outcome:
+    """What one try brought: the state that follows, a note for people, and the gap the receiver asked for, if it did."""
 
     state: DeliveryState
     note: str
+    reaction: Reaction
     retry_after_s: float | None = None
 
 
@@ -41,56 +40,77 @@ def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
     Raises:
         StoreUnavailable: the outbox cannot be read or written; the delivery comes round again.
     """
-    delivery = outbox.get(delivery_id)
-    if delivery is None or delivery.state is not DeliveryState.PENDING:
+    try:
+        delivery = outbox.get(delivery_id)
+        if delivery is None or delivery.state is not DeliveryState.PENDING:
+            return
+        body = delivery.body or outbox.fix_body(delivery_id, _render(delivery))
+    except DeliveryUnreadable as error:
+        log.error("%s; it is dead", error)
+        outbox.discard(delivery_id, note=error.detail)
         return
-    body = delivery.body
-    if body is None:
-        body = outbox.fix_body(delivery_id, compact_json(prediction(delivery.job, base_url=delivery.job.spec.base_url)))
-    answer = _send(delivery, body, settings)
-    if answer.state is DeliveryState.PENDING and delivery.attempts >= len(RETRY_AFTER_S):
-        answer = Answer(DeliveryState.DEAD, f"{answer.note}; that was the last try")
-    retry_s = _gap_s(delivery.attempts, answer.retry_after_s) if answer.state is DeliveryState.PENDING else 0.0
-    outbox.settle(delivery, answer.state, note=answer.note, retry_s=retry_s)
-    log.info("delivery %s of job %s: %s (%s)", delivery.id, delivery.job.id, answer.state, answer.note)
+    outcome = _try(delivery, body, settings)
+    if outcome.state is DeliveryState.PENDING and delivery.attempts >= len(RETRY_AFTER_S):
+        outcome = Outcome(DeliveryState.DEAD, f"{outcome.note}; that was the last try", outcome.reaction)
+    retry_s = _gap_s(delivery.attempts, outcome.retry_after_s) if outcome.state is DeliveryState.PENDING else 0.0
+    outbox.settle(delivery, outcome.state, note=outcome.note, retry_s=retry_s, reaction=outcome.reaction)
+    log.info("delivery %s of job %s: %s (%s)", delivery.id, delivery.job_id, outcome.state, outcome.note)
 
 
-def _send(delivery: Delivery, body: bytes, settings: Settings) -> Answer:
-    """Make one request: no redirects, no proxies from the environment, and an address that is checked as it is connected to."""
+def _render(delivery: Delivery) -> bytes:
+    """Write the body: the prediction as it was when the event happened. Raises DeliveryUnreadable."""
+    job = delivery.job
+    try:
+        return compact_json(prediction(job, base_url=job.spec.base_url))
+    except (ValueError, OverflowError) as error:
+        raise DeliveryUnreadable(f"delivery {delivery.id} cannot be written as JSON") from error
+
+
+def _try(delivery: Delivery, body: bytes, settings: Settings) -> Outcome:
     try:
         check_url(delivery.url, settings)
     except WebhookUrlRefused as error:
-        return Answer(DeliveryState.DEAD, error.detail)
+        return Outcome(DeliveryState.DEAD, error.detail, Reaction.UNASKED)
     if settings.webhook_secret is None:
-        return Answer(DeliveryState.PENDING, "no signing secret is set")
-    headers = sign(settings.webhook_secret.get_secret_value(), delivery.message_id, int(time.time()), body)
-    headers |= {"Content-Type": "application/json", "Granule-Event": delivery.event, "Granule-Sequence": str(delivery.seq)}
-    hardened = Manager(
-        Config(
-            ip_filter_enable=not is_allowed_host(delivery.url, settings),
-            ip_filter_allow_loopback_ips=False,
-            never_redirect=True,
-            default_timeout=(CONNECT_TIMEOUT_S, settings.webhook_timeout_s),
-            user_agent_override="granule-webhooks/1",
-        )
+        return Outcome(DeliveryState.PENDING, "no signing secret is set", Reaction.UNASKED)
+    old = settings.webhook_secret_old
+    headers = sign(
+        settings.webhook_secret.get_secret_value(),
+        delivery.message_id,
+        int(time.time()),
+        body,
+        old_secret=None if old is None else old.get_secret_value(),
     )
+    headers |= {
+        "Content-Type": "application/json",
+        "User-Agent": "granule-webhooks/1",
+        "Granule-Event": delivery.event,
+        "Granule-Sequence": str(delivery.seq),
+    }
+    public_only = not is_allowed_host(delivery.url, settings)
     try:
-        with hardened.get_session() as session:
-            session.trust_env = False
-            with session.request("POST", delivery.url, data=body, headers=headers, stream=True) as response:
-                return _judge(response)
-    except requests.RequestException as error:
-        return Answer(DeliveryState.PENDING, f"no answer: {type(error).__name__}")
+        return _judge(post(delivery.url, body, headers, timeout_s=settings.webhook_timeout_s, public_only=public_only))
+    except NoAnswer as error:
+        return Outcome(DeliveryState.PENDING, error.detail, Reaction.SILENT)
 
 
-def _judge(response: requests.Response) -> Answer:
-    note = f"HTTP {response.status_code}"
-    if response.ok and not response.is_redirect:
-        return Answer(DeliveryState.DELIVERED, note)
-    if response.status_code == HTTPStatus.GONE:
-        return Answer(DeliveryState.DEAD, f"{note}: the receiver wants no more")
-    wanted = response.headers.get("Retry-After", "")
-    return Answer(DeliveryState.PENDING, note, float(wanted) if wanted.isascii() and wanted.isdigit() else None)
+def _judge(answer: Answer) -> Outcome:
+    note = f"HTTP {answer.status}"
+    if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        return Outcome(DeliveryState.DELIVERED, note, Reaction.ANSWERED)
+    if answer.status == HTTPStatus.GONE:
+        return Outcome(DeliveryState.DEAD, f"{note}: the receiver wants no more", Reaction.ANSWERED)
+    return Outcome(DeliveryState.PENDING, note, Reaction.ANSWERED, _wanted_s(answer.retry_after))
+
+
+def _wanted_s(retry_after: str) -> float | None:
+    """Read `Retry-After`: whole seconds or an HTTP date (RFC 9110, 10.2.3). Anything else is passed over."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _gap_s(attempts: int, wanted_s: float | None) -> float:

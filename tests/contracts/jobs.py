@@ -320,7 +320,7 @@ class JobStoreContract:
         assert [delivery.seq for delivery in deliveries] == [1, 2, 3, 4]
         assert [delivery.job.status for delivery in deliveries] == [*[Status.RUNNING] * 3, Status.SUCCEEDED]
         assert deliveries[1].job.logs == "one\n"
-        assert outbox.take_due(limit=10, hold_s=60) == [delivery.id for delivery in deliveries]
+        assert outbox.take_due(limit=10, hold_s=60, at_once=10) == [delivery.id for delivery in deliveries]
         assert outbox.take_due(limit=10, hold_s=60) == []
 
     def test_the_start_is_told_once_however_often_a_job_starts(self, store: JobStore, outbox: Outbox) -> None:

@@ -4,23 +4,29 @@ import base64
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
+from redis import Redis
 from replicate.webhook import Webhooks, WebhookSigningSecret
+from standardwebhooks import Webhook
 
+from shared.errors import NotFound
 from shared.job_store import JobStore
 from shared.jobs import Event, Status
-from shared.outbox import Delivery, DeliveryState, Outbox
+from shared.outbox import SILENT_AFTER, Delivery, DeliveryState, Outbox
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests.contracts.jobs import new_result, new_spec
-from worker.courier import RETRY_AFTER_S, deliver
+from worker.courier import JITTER, RETRY_AFTER_S, deliver
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes....").decode()
+OLD_SECRET = "whsec_" + base64.b64encode(b"another one, from the year before").decode()
 
 
 @dataclass
@@ -30,6 +36,7 @@ class Receiver:
     url: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
 
@@ -41,6 +48,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            time.sleep(state.delay_s)
             self.send_response(state.status)
             for name, value in state.headers.items():
                 self.send_header(name, value)
@@ -65,13 +73,19 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def store(redis_url: str) -> JobStore:
-    return JobStore(connect(redis_url, timeout_s=5), prefix="test:", retention_s=3600, lease_s=15, max_attempts=3)
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url, timeout_s=5) as client:
+        yield client
 
 
 @pytest.fixture
-def outbox(redis_url: str) -> Outbox:
-    return Outbox(connect(redis_url, timeout_s=5), prefix="test:")
+def store(redis: Redis) -> JobStore:
+    return JobStore(redis, prefix="test:", retention_s=3600, lease_s=15, max_attempts=3)
+
+
+@pytest.fixture
+def outbox(redis: Redis) -> Outbox:
+    return Outbox(redis, prefix="test:")
 
 
 def finish_job(store: JobStore, url: str) -> str:
@@ -172,8 +186,146 @@ def test_a_public_name_that_means_a_private_address_is_not_connected_to(
     finish_job(store, "https://rebinding.example.com/hook")
     [delivery_id] = outbox.take_due(limit=10, hold_s=60)
     delivery = try_once(outbox, settings, delivery_id)
-    assert delivery.state is DeliveryState.PENDING and delivery.note == "no answer: InvalidIPAddress"
+    assert delivery.state is DeliveryState.PENDING and delivery.note == "the host has an address that is not public"
     assert receiver.requests == []
+
+
+def due_in_s(redis: Redis, delivery_id: str) -> float:
+    due_ms = redis.zscore("test:deliveries:due", delivery_id)
+    assert due_ms is not None
+    return due_ms / 1000 - time.time()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "017700000001",
+        "0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "localtest",
+    ],
+)
+def test_an_address_that_got_past_the_api_is_refused_in_every_spelling(
+    host: str, store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver
+) -> None:
+    port = receiver.url.rsplit(":", 1)[1]
+    strict = settings.model_copy(update={"webhook_allowed_hosts": ()})
+    for scheme in ("http", "https"):
+        finish_job(store, f"{scheme}://{host}:{port}")
+    for delivery_id in outbox.take_due(limit=10, hold_s=60):
+        assert try_once(outbox, strict, delivery_id).state is DeliveryState.DEAD
+    assert receiver.requests == []
+
+
+def test_while_secrets_change_either_one_verifies(
+    store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver
+) -> None:
+    finish_job(store, receiver.url)
+    [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+    both = settings.model_copy(update={"webhook_secret_old": SecretStr(OLD_SECRET)})
+    try_once(outbox, both, delivery_id)
+    [(headers, body)] = receiver.requests
+    assert headers["webhook-signature"].count("v1,") == 2
+    for secret in (SECRET, OLD_SECRET):
+        Webhooks.validate(headers=headers, body=body.decode(), secret=WebhookSigningSecret(key=secret), tolerance=60)
+        Webhook(secret).verify(body, headers)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "least_s", "most_s"),
+    [
+        ("", 5 * (1 - JITTER) - 1, 5 * (1 + JITTER)),
+        ("600", 598, 600),
+        ("999999", 3598, 3600),
+        ("-5", 3, 6),
+        ("soon", 3, 6),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 3, 6),
+        ("in ten minutes", 597, 600),
+    ],
+)
+def test_a_receiver_may_ask_for_a_later_try(
+    wanted: str, least_s: float, most_s: float, store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver,
+    redis: Redis,
+) -> None:  # fmt: skip
+    finish_job(store, receiver.url)
+    [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+    if wanted == "in ten minutes":
+        wanted = formatdate(time.time() + 600, usegmt=True)
+    receiver.status, receiver.headers = 429, {"Retry-After": wanted}
+    try_once(outbox, settings, delivery_id)
+    assert least_s < due_in_s(redis, delivery_id) <= most_s
+
+
+def test_a_receiver_that_never_answers_is_left_alone_and_then_probed_once(
+    store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver, redis: Redis
+) -> None:
+    for _ in range(10):
+        finish_job(store, receiver.url)
+    hasty = settings.model_copy(update={"webhook_timeout_s": 0.05})
+    receiver.delay_s = 0.3
+    tried = 0
+    while taken := outbox.take_due(limit=10, hold_s=60):
+        for delivery_id in taken:
+            assert try_once(outbox, hasty, delivery_id).note == "no answer in time"
+            tried += 1
+    assert SILENT_AFTER <= tried <= SILENT_AFTER + 1
+    [(receiver_name, open_at_ms)] = redis.zrange("test:deliveries:receivers", 0, -1, withscores=True)
+    assert 50 < open_at_ms / 1000 - time.time() <= 60
+    redis.zadd("test:deliveries:receivers", {receiver_name: 0})
+    [probe] = outbox.take_due(limit=10, hold_s=60)
+    assert outbox.take_due(limit=10, hold_s=60) == []
+    receiver.delay_s = 0.0
+    assert try_once(outbox, settings, probe).state is DeliveryState.DELIVERED
+    assert len(outbox.take_due(limit=10, hold_s=60)) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("record", "{"), ("record", "[]"), ("record", '["spec","{}"]'), ("attempts", "many"), ("event", "?"), ("url", None)],
+)
+def test_a_delivery_that_cannot_be_read_dies_at_once_and_holds_up_nothing(
+    field: str, value: str | None, store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver, redis: Redis
+) -> None:
+    poison, good = finish_job(store, receiver.url), finish_job(store, receiver.url)
+    if value is None:
+        redis.hdel(f"test:delivery:{poison}.1", field)
+    else:
+        redis.hset(f"test:delivery:{poison}.1", field, value)
+    for delivery_id in outbox.take_due(limit=10, hold_s=60):
+        deliver(delivery_id, outbox=outbox, settings=settings)
+    assert redis.hget(f"test:delivery:{poison}.1", "state") == "dead"
+    assert redis.zrange("test:deliveries:dead", 0, -1) == [f"{poison}.1"]
+    assert redis.zcard("test:deliveries:due") == 0
+    assert [json.loads(body)["id"] for _, body in receiver.requests] == [good]
+    outbox.dead()
+
+
+def test_a_dead_delivery_sent_again_is_the_same_message(
+    store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver
+) -> None:
+    job_id = finish_job(store, receiver.url)
+    [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+    receiver.status = 410
+    try_once(outbox, settings, delivery_id)
+    assert outbox.redeliver_dead() == 1 and outbox.dead() == (0, [])
+    receiver.status = 200
+    [again] = outbox.take_due(limit=10, hold_s=60)
+    delivery = try_once(outbox, settings, again)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DELIVERED, 1)
+    assert [note for _, note in delivery.tries] == ["HTTP 410: the receiver wants no more", "HTTP 200"]
+    outbox.redeliver(f"{job_id}.1")
+    try_once(outbox, settings, *outbox.take_due(limit=10, hold_s=60))
+    first, second, third = receiver.requests
+    assert first[1] == second[1] == third[1]
+    assert first[0]["webhook-id"] == second[0]["webhook-id"] == third[0]["webhook-id"]
+    with pytest.raises(NotFound):
+        outbox.redeliver(f"{job_id}.2")
 
 
 def test_a_receiver_that_is_away_is_tried_again(store: JobStore, outbox: Outbox, settings: Settings) -> None:
