@@ -84,14 +84,17 @@ PROBLEMS: dict[type[GranuleError], tuple[HTTPStatus, str]] = {
 }
 """Status and title of each error; a class that is not listed has its parent's."""
 
-HTTP_FIELDS: dict[int, str] = {
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body",
-    HTTPStatus.REQUEST_URI_TOO_LONG: "url",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Content-Type",
-    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Range",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "headers",
+HTTP_PROBLEMS: dict[int, tuple[str, str | None]] = {
+    404: ("not_found", None),
+    405: ("method_not_allowed", None),
+    413: ("body_too_large", "body"),
+    414: ("url_too_long", "url"),
+    415: ("unsupported_media_type", "Content-Type"),
+    416: ("range_not_satisfiable", "Range"),
+    431: ("headers_too_large", "headers"),
+    501: ("not_implemented", None),
 }
-"""What in the request HTTP's own errors are about."""
+"""Code of each of HTTP's own errors, and what in the request it is about. Their names in libraries change with HTTP's texts."""
 
 
 def register_problems(app: Flask) -> None:
@@ -126,11 +129,11 @@ def _from_error(error: GranuleError) -> Response:
 
 def _from_http(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-    code = "internal_error" if status == HTTPStatus.INTERNAL_SERVER_ERROR else error.name.lower().replace(" ", "_")
+    code, field = HTTP_PROBLEMS.get(
+        status, ("internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request", None)
+    )
     detail = error.description or error.name
-    fields: list[InvalidField] = []
-    if status in HTTP_FIELDS:
-        fields = [{"type": code, "field": HTTP_FIELDS[status], "description": detail}]
+    fields: list[InvalidField] = [] if field is None else [{"type": code, "field": field, "description": detail}]
     own = ("content-type", "content-length")
     headers = {name: value for name, value in error.get_headers() if name.lower() not in own}
     return _problem(status, error.name, detail, code, fields, headers)
