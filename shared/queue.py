@@ -12,6 +12,8 @@ from typing import Any
 from celery import Celery
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 
 from shared.errors import StoreUnavailable
 from shared.jobs import Lane
@@ -36,6 +38,33 @@ class FastReconnectConsumer(Consumer):
         return super().ensure_connected(conn)
 
 
+class HintQoS(kombu_redis.QoS):
+    """Frees a message's place among the prefetched ones even when its acknowledgement fails.
+
+    Kombu keeps the place, Celery only logs the failure, and a worker that prefetches one message would never take another.
+    What stays behind in Redis is a hint that comes back after the visibility time-out and finds nothing to do.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message. Raises what the connection raises."""
+        try:
+            super().ack(delivery_tag)
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
+
+
+class HintChannel(kombu_redis.Channel):
+    """A channel whose messages are hints."""
+
+    QoS = HintQoS
+
+
+class HintTransport(kombu_redis.Transport):
+    """Kombu's Redis transport for messages that are hints."""
+
+    Channel = HintChannel
+
+
 def render_queue(model: str) -> str:
     """Name the Celery queue of a model's render jobs."""
     return "render." + model.replace("/", ".")
@@ -53,6 +82,7 @@ def make_celery(settings: Settings) -> Celery:
     app.conf.update(
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        broker_transport="shared.queue:HintTransport",
         broker_transport_options={
             # Redelivery by age duplicates long jobs; the sweep recovers. This only clears what nobody will ever acknowledge.
             "visibility_timeout": 3600,
