@@ -10,6 +10,7 @@ import fakeredis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from replicate.client import Client
 from replicate.helpers import FileOutput, transform_output
 from replicate.prediction import Prediction as OfficialPrediction
@@ -95,7 +96,8 @@ def test_a_create_without_prefer_is_answered_at_once(client: FlaskClient) -> Non
 
 
 def test_every_address_starts_with_the_public_one_and_the_picture_is_wrapped(store: JobStore) -> None:
-    client = app_with(store, public_url=PUBLIC + "/").test_client()
+    client = app_with(store, public_url=PUBLIC + "/", api_tokens=(SecretStr("shop:shop-token"),)).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = "Bearer shop-token"
     created = client.post("/v1/predictions", json=BODY)
     job = store.claim(created.json["id"], worker="w", delivery_token="1")
     assert job is not None
