@@ -3,6 +3,8 @@
 -- Returns the status the job has now, or '' when its lease still holds.
 if get('status') ~= 'running' then
   redis.call('ZREM', leases, id)
+  -- The claim that is vouched dead gave the job back already: the reply was lost, and nobody may have been told.
+  if ARGV[3] ~= '' and get('status') == 'queued' and get('fence') == ARGV[3] then return 'queued' end
   return ''
 end
 if ARGV[3] ~= '' then
