@@ -14,6 +14,7 @@ from api.tokens import Scope
 from shared.job_store import JobStore
 from shared.jobs import Lane
 from shared.manifest import Catalog
+from shared.outbox import Outbox
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.worker_registry import WorkerRegistry
@@ -37,6 +38,7 @@ class Context:
 
     settings: Settings
     store: JobStore
+    outbox: Outbox
     enqueue: Enqueue
     storage: Storage
     catalog: Catalog

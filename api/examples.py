@@ -15,12 +15,25 @@ from werkzeug.exceptions import (
 from werkzeug.exceptions import NotImplemented as NotOffered
 
 from api.problems import BodyInvalid, VersionRefused
-from api.resources import Account, Caller, Deployment, Hardware, Health, Model, Readiness, Version, WebhookSecret
+from api.resources import (
+    Account,
+    Caller,
+    DeadLetters,
+    DeliveryResource,
+    Deployment,
+    Hardware,
+    Health,
+    Model,
+    Readiness,
+    Version,
+    WebhookSecret,
+)
 from api.responses import page
 from api.schemas import OUTPUT_SCHEMA
 from api.tokens import LANES, Scope
 from shared import errors
-from shared.jobs import Job, JobSpec, Lane, Output, RenderSpec, Result, Status
+from shared.jobs import Event, Job, JobSpec, Lane, Output, RenderSpec, Result, Status
+from shared.outbox import DeliveryState
 from shared.wire import Prediction, prediction
 
 BASE_URL = "https://tiles.example.com"
@@ -101,9 +114,29 @@ SECRET: WebhookSecret = {"key": "whsec_dGhlIHNlY3JldCB0aGF0IHNpZ25zIHlvdXIgd2Via
 HEALTH: Health = {"status": "ok"}
 READINESS: Readiness = {"ready": True, "redis": "ok", "storage": "ok", "workers": {MODEL: 1}}
 PREDICTION = _prediction()
+DELIVERY: DeliveryResource = {
+    "id": f"msg_{PREDICTION['id']}.1",
+    "prediction": PREDICTION["id"],
+    "number": 1,
+    "event": Event.COMPLETED,
+    "url": "https://shop.example.com/tiles",
+    "state": DeliveryState.PENDING,
+    "attempts": 1,
+    "created_at": MADE_AT,
+    "tries": [{"tried_at": MADE_AT, "note": "HTTP 502"}],
+}
+DEAD_LETTERS: DeadLetters = {
+    "delivery_count": 1,
+    "deliveries": [{**DELIVERY, "state": DeliveryState.DEAD}],
+    "prediction_count": 1,
+    "predictions": [PREDICTION["id"]],
+}
 
 EXAMPLES: dict[str, Any] = {
     "Caller": CALLER,
+    "DeadLetters": DEAD_LETTERS,
+    "DeliveryPage": page([DELIVERY]),
+    "DeliveryResource": DELIVERY,
     "Deployment": DEPLOYMENT,
     "DeploymentPage": page([DEPLOYMENT]),
     "Hardware": HARDWARE,
@@ -114,6 +147,7 @@ EXAMPLES: dict[str, Any] = {
     "PredictionPage": page([PREDICTION], next_url=f"{BASE_URL}/v1/predictions?cursor=PDQy"),
     "PredictionRequest": REQUEST,
     "Readiness": READINESS,
+    "Redelivered": {"redelivered": 17},
     "Version": VERSION,
     "VersionPage": page([VERSION]),
     "WebhookSecret": SECRET,
@@ -126,6 +160,8 @@ Failure = errors.GranuleError | HTTPException
 NO_TOKEN = errors.Unauthenticated("send a token: Authorization: Bearer <token>", field="Authorization")
 FORBIDDEN = errors.Forbidden("this needs a token with the scope create; 'viewer' has read", field="Authorization")
 NO_PREDICTION = errors.NotFound("no prediction '4fzyqxkdtvnq3m6wbj2hcu5rea'")
+NO_DELIVERY = errors.NotFound("no delivery '4fzyqxkdtvnq3m6wbj2hcu5rea.7'")
+NOT_DEAD = errors.InputInvalid("only a prediction whose workers died over it can be queued again", field="prediction_id")
 NO_FILE = errors.NotFound("no such file")
 NO_STREAM = errors.NotFound("no such stream")
 NO_SECRET = errors.NotFound("this server sends no webhooks: its operator has set no signing secret")

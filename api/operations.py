@@ -74,6 +74,11 @@ OPERATIONS: dict[str, Operation] = {
     "predictions.get_prediction": Operation({200: "Prediction"}, OF_ONE),
     "predictions.cancel_prediction": Operation({200: "Prediction"}, OF_ONE),
     "predictions.delete_prediction": Operation({200: "Prediction", 202: "Prediction"}, (*OF_ONE, examples.NO_STORAGE)),
+    "deliveries.list_deliveries": Operation({200: "DeliveryPage"}, OF_ONE),
+    "deliveries.redeliver": Operation({200: "DeliveryResource"}, (examples.NO_DELIVERY, *OF_ONE)),
+    "dead_letters.list_dead_letters": Operation({200: "DeadLetters"}, (examples.NO_REDIS,)),
+    "dead_letters.redeliver_dead": Operation({200: "Redelivered"}, (examples.NO_REDIS,)),
+    "dead_letters.requeue_prediction": Operation({200: "Prediction"}, (*OF_ONE, examples.REMOVED, examples.NOT_DEAD)),
     "models.list_models": Operation({200: "ModelPage"}, (examples.NO_REDIS,)),
     "models.get_model": Operation({200: "Model"}, (examples.NO_MODEL, examples.NO_REDIS)),
     "models.create_model_prediction": _create(examples.NO_MODEL),
@@ -114,6 +119,7 @@ MOMENT = {"type": "string", "format": "date-time"}
 
 PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "prediction_id": ({"type": "string", "pattern": f"^{JOB_ID.pattern}$"}, "The prediction's id.", None),
+    "delivery_number": ({"type": "string", "pattern": "^[0-9]{1,9}$"}, "Which of the prediction's messages, from 1.", "1"),
     "owner": (TEXT, "First part of the model's name.", "granule"),
     "name": (TEXT, "Second part of the model's name.", "rubber-tile-mini"),
     "version": (TEXT, "Version id of 64 hexadecimal digits.", examples.VERSION_ID),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from api.tokens import LaneOfCaller, Scope
+from shared.jobs import Event
+from shared.outbox import DeliveryState
 from shared.wire import Prediction
 
 
@@ -127,6 +129,52 @@ class WebhookSecret(TypedDict):
     """The secret that webhooks are signed with: `whsec_` and base64."""
 
     key: str
+
+
+class Try(TypedDict):
+    """One try of a delivery and what came of it."""
+
+    tried_at: str
+    note: str
+
+
+class DeliveryResource(TypedDict):
+    """One webhook message. `id` is its `webhook-id`, `number` its place among the prediction's messages, from 1; `attempts`
+    counts the tries since it was last set off, and `tries` has the last twenty of all.
+    """
+
+    id: str
+    prediction: str
+    number: int
+    event: Event
+    url: str
+    state: DeliveryState
+    attempts: int
+    created_at: str
+    tries: list[Try]
+
+
+class DeliveryPage(TypedDict):
+    """All webhook messages of a prediction."""
+
+    previous: str | None
+    next: str | None
+    results: list[DeliveryResource]
+
+
+class DeadLetters(TypedDict):
+    """Webhook messages that were given up, and ids of predictions whose workers died over them; of each how many there are."""
+
+    delivery_count: int
+    deliveries: list[DeliveryResource]
+    prediction_count: int
+    predictions: list[str]
+
+
+class Redelivered(TypedDict):
+    """How many webhook messages will be sent again."""
+
+    redelivered: int
 
 
 class Health(TypedDict):

@@ -9,7 +9,7 @@ from threading import BoundedSemaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import docs, files, health, models, openapi, predictions, stream
+from api import dead_letters, deliveries, docs, files, health, models, openapi, predictions, stream
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
@@ -18,6 +18,7 @@ from api.sizes import check_sizes
 from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
+from shared.outbox import Outbox, connect_outbox
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
@@ -41,6 +42,7 @@ def create_app(
     catalog: Catalog | None = None,
     workers: WorkerRegistry | None = None,
     limits: OrderLimits | None = None,
+    outbox: Outbox | None = None,
 ) -> Flask:
     """Build the WSGI application. Parts that are not given are built as the settings say.
 
@@ -60,6 +62,7 @@ def create_app(
     app.extensions[EXTENSION] = Context(
         settings=settings,
         store=store or connect_store(settings, redis),
+        outbox=outbox or connect_outbox(settings, redis),
         enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
         storage=storage or connect_storage(settings),
         catalog=catalog or load_catalog(settings.models_dir, settings.version_aliases),
@@ -79,8 +82,11 @@ def create_app(
 def _mount(app: Flask) -> None:
     for base in BASES:
         _mount_at(app, predictions.blueprint, f"{base}/predictions")
+        _mount_at(app, deliveries.blueprint, f"{base}/predictions")
         _mount_at(app, models.blueprint, base)
     _mount_at(app, predictions.blueprint, "/v1/jobs")
+    _mount_at(app, deliveries.blueprint, "/v1/jobs")
+    _mount_at(app, dead_letters.blueprint, "/v1/dead-letters")
     _mount_at(app, files.blueprint, "/v1/files")
     _mount_at(app, stream.blueprint, "/v1/streams")
     _mount_at(app, health.blueprint, "")

@@ -122,6 +122,12 @@ class JobReader:
         with answering():
             return int(self._redis.info("server")["uptime_in_seconds"])
 
+    def dead(self, *, limit: int = 100) -> tuple[int, list[str]]:
+        """Count the dead jobs, which failed because their workers died over them; return ids, the longest dead first."""
+        with answering():
+            ids = cast("list[str]", self._redis.zrange(self._key("dead"), 0, limit - 1))
+            return self._redis.zcard(self._key("dead")), ids
+
     # -- for the sweep: ids, those due longest first
 
     def expired_leases(self, limit: int = 100) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from shared.errors import IdempotencyConflict, NotFound, QueueFull
+from shared.errors import Gone, IdempotencyConflict, InputInvalid, NotFound, QueueFull
 from shared.job_reader import JobReader, read_job, read_view
 from shared.jobs import Job, JobError, JobSpec, Result, Status, weights_digest
 from shared.outlook import Outlook
@@ -145,6 +145,25 @@ class JobStore(JobReader):
         """
         if not self._run("cancel", job_id, self._retention_ms, _error_json(reason), int(unwanted)):
             raise NotFound(f"no prediction {job_id!r}")
+
+    def requeue(self, job_id: str) -> None:
+        """Bring a dead job back (one that failed because its workers died over it), for an operator who removed the cause.
+
+        It is queued again, to be served before others, with all its attempts before it and without its deadline. Its caller
+        is told how it ends as if it had never ended before.
+
+        Raises:
+            NotFound: there is no such job.
+            Gone: its data was removed.
+            InputInvalid: it is not dead.
+        """
+        match self._run("requeue", job_id):
+            case "":
+                raise NotFound(f"no prediction {job_id!r}")
+            case "removed":
+                raise Gone("the data of this prediction has been removed")
+            case "kept":
+                raise InputInvalid("only a prediction whose workers died over it can be queued again", field="prediction_id")
 
     # -- moves made by a worker
 

@@ -26,21 +26,22 @@ class Status(StrEnum):
     SUCCEEDED = "succeeded"
     """Rendered, uploaded and published. Terminal."""
     FAILED = "failed"
-    """It will not be rendered; `error` says why. Terminal."""
+    """It will not be rendered; `error` says why. Terminal, unless an operator brings it back from the dead letters."""
     CANCELED = "canceled"
     """Called off by its owner or by its deadline, and no worker holds it any more. Terminal."""
 
     @property
     def is_terminal(self) -> bool:
-        """True when no further move is possible."""
-        return not TRANSITIONS[self]
+        """True when nothing more happens by itself."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELED}),
     Status.RUNNING: frozenset({Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED}),
     Status.SUCCEEDED: frozenset(),
-    Status.FAILED: frozenset(),
+    # By `requeue` only, of a job whose workers died over it.
+    Status.FAILED: frozenset({Status.QUEUED}),
     Status.CANCELED: frozenset(),
 }
 

@@ -45,11 +45,11 @@ def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
         if delivery is None or delivery.state is not DeliveryState.PENDING:
             return
         body = delivery.body or outbox.fix_body(delivery_id, _render(delivery))
+        outcome = _try(delivery, body, settings)
     except DeliveryUnreadable as error:
         log.error("%s; it is dead", error)
         outbox.discard(delivery_id, note=error.detail)
         return
-    outcome = _try(delivery, body, settings)
     if outcome.state is DeliveryState.PENDING and delivery.attempts >= len(RETRY_AFTER_S):
         outcome = Outcome(DeliveryState.DEAD, f"{outcome.note}; that was the last try", outcome.reaction)
     retry_s = _gap_s(delivery.attempts, outcome.retry_after_s) if outcome.state is DeliveryState.PENDING else 0.0
