@@ -19,7 +19,10 @@ from shared.settings import Settings
 SCHEMES = ("bearer", "token")
 LOCAL_NAME = "local"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+FORWARDED = (
+    *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Real-IP"),
+    *("CF-Connecting-IP", "True-Client-IP"),
+)
 
 Known = list[tuple[bytes, Token]]
 
@@ -37,8 +40,10 @@ class Tokens:
         """Read the `name:token` entries and the file.
 
         Raises:
-            SettingsInvalid: one of them has another form.
+            SettingsInvalid: one of them has another form, or there are none although the server is to be reached from afar.
         """
+        if settings.public_url and not settings.api_tokens and settings.api_tokens_file is None:
+            raise SettingsInvalid("GRANULE_PUBLIC_URL is set and there are no tokens: set GRANULE_API_TOKENS=name:token first")
         self._settings = settings
         self._listed = [_listed(entry.get_secret_value(), settings) for entry in settings.api_tokens]
         self._path = settings.api_tokens_file
@@ -110,13 +115,17 @@ def _token(name: str, settings: Settings, *further: Scope) -> Token:
 
 
 def _local_token(request: Request, settings: Settings) -> Token:
-    """Serve a caller on this machine, and nobody who reached it through a proxy or through a name that leads here."""
+    """Serve a caller on this machine.
+
+    Refused is what shows that a proxy, or a name that leads here, stands between: its headers, a foreign Host, or HTTP/1.0,
+    which some proxies speak unless told otherwise. A proxy that hides itself altogether cannot be told from a local caller.
+    """
     peer = request.remote_addr or ""
     try:
         local = ip_address(peer).is_loopback
     except ValueError:
         local = False
-    forwarded = any(name in request.headers for name in FORWARDED)
+    forwarded = any(name in request.headers for name in FORWARDED) or request.environ["SERVER_PROTOCOL"] == "HTTP/1.0"
     if local and not forwarded and _host_name(request.host) in LOCAL_HOSTS:
         return _token(LOCAL_NAME, settings, Scope.ADMIN)
     raise Unauthenticated(

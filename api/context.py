@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Semaphore
 from typing import Protocol, cast
 
 from flask import current_app, g, request
@@ -34,7 +34,7 @@ class Enqueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of one application. `streams` counts the event streams that this process may still open."""
+    """The parts of one application. `streams` and `holds` count what this process may still hold open."""
 
     settings: Settings
     store: JobStore
@@ -46,6 +46,7 @@ class Context:
     tokens: Tokens
     limits: OrderLimits
     streams: BoundedSemaphore
+    holds: Semaphore
 
 
 def context() -> Context:

@@ -14,6 +14,7 @@ from api.schemas import model_schema
 from api.tokens import LANES, Token
 from shared.errors import ModelUnknown, NotFound
 from shared.manifest import Manifest
+from shared.webhooks import secret_of
 
 blueprint = Blueprint("models", __name__)
 blueprint.before_request(authenticate)
@@ -109,11 +110,11 @@ def get_account() -> Response:
 
 @blueprint.get("/webhooks/default/secret")
 def get_webhook_secret() -> Response:
-    """Read the secret that webhooks are signed with."""
+    """Read the secret that your webhooks are signed with."""
     secret = context().settings.webhook_secret
     if secret is None:
         raise NotFound("this server sends no webhooks: its operator has set no signing secret")
-    key: WebhookSecret = {"key": secret.get_secret_value()}
+    key: WebhookSecret = {"key": secret_of(secret.get_secret_value(), g.tenant)}
     return json_response(key)
 
 

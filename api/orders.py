@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -159,7 +160,7 @@ def _body_hash(raw: dict[str, Any], manifest: Manifest) -> str:
 
 def _repeat_window_s(body: PredictionRequest) -> float:
     retries = request.headers.get("x-stainless-retry-count", "0")
-    if retries.isascii() and retries.isdigit() and int(retries) > 0:
+    if re.fullmatch(r"[0-9]{1,4}", retries) and int(retries) > 0:
         return RETRY_REPEAT_S
     return SEEDED_REPEAT_S if _names_seed(body) else 0.0
 
@@ -197,7 +198,7 @@ def _announce(parts: Context, spec: JobSpec) -> None:
 def _answer(parts: Context, created: Created) -> Response:
     job, outlook = created.job, created.outlook
     hold = hold_s(request.headers, hold_max_s=parts.settings.hold_max_s)
-    if hold is not None and not job.status.is_terminal:
+    if hold is not None and not job.status.is_terminal and parts.holds.acquire(blocking=False):
         try:
             job, outlook = parts.store.wait(job.id, hold), Outlook()
             if not job.status.is_terminal:
@@ -205,6 +206,8 @@ def _answer(parts: Context, created: Created) -> Response:
         except StoreUnavailable:
             # The job is on record: an error now would only make the caller order it again.
             log.warning("the hold of job %s ended early: no answer from Redis", job.id, extra={"job_id": job.id})
+        finally:
+            parts.holds.release()
     body = prediction(job, base_url=base_url(), outlook=outlook)
     if hold is not None and not job.status.is_terminal:
         # Official clients that asked to wait take every other status for an end, and would hand out an empty result.

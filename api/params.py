@@ -18,6 +18,7 @@ from shared.prompts import MAX_CHARACTERS
 from shared.wire import PRIORITIES
 
 SEED_MAX = 2**32 - 1
+BODY_MAX_DEPTH = 16
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
@@ -75,12 +76,20 @@ def read_json(request: Request) -> dict[str, Any]:
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
     try:
         body = json.loads(request.get_data(), parse_constant=_refuse_constant)
-        json.dumps(body, ensure_ascii=False).encode()
+        # A number like 1e999 reads as infinity, which no answer about this order could hold.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise InputInvalid("the body is not valid JSON", field="body") from error
     if not isinstance(body, dict):
         raise InputInvalid("the body must be a JSON object", field="body")
+    if _is_deeper_than(BODY_MAX_DEPTH, body):
+        raise InputInvalid(f"the body is nested more than {BODY_MAX_DEPTH} levels deep", field="body")
     return body
+
+
+def _is_deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper_than(levels - 1, item) for item in inner)
 
 
 def check_body(body: dict[str, Any]) -> PredictionRequest:

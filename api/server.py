@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from functools import partial
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Semaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
@@ -70,6 +70,7 @@ def create_app(
         tokens=Tokens(settings),
         limits=limits or connect_limits(settings, redis),
         streams=BoundedSemaphore(settings.streams_max),
+        holds=Semaphore(settings.holds_max),
     )
     app.before_request(_name_request)
     app.before_request(partial(_check_sizes, settings))

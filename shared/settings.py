@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     """Jobs of one model that may wait before creates answer 429."""
     reuse_results: bool = True
     """Answer an order that names a seed with the tenant's stored picture of the same order and weights, if there is one."""
+    holds_max: int = Field(16, ge=0)
+    """Creates with `Prefer: wait` that one API process holds open; each takes a thread. More are answered at once."""
     streams_max: int = Field(8, ge=1)
     """Event streams (`urls.stream`) that one API process holds open; each takes a thread. More are answered with 429."""
     stream_limit_s: float = Field(900.0, ge=1)
@@ -141,9 +143,9 @@ class Settings(BaseSettings):
 
     # Webhooks
     webhook_secret: SecretStr | None = Field(None)
-    """Signing secret, `whsec_` and standard base64; unset: webhooks are refused at create."""
+    """`whsec_` and standard base64; each tenant's signing secret is made from it. Unset: webhooks are refused at create."""
     webhook_secret_old: SecretStr | None = Field(None)
-    """The secret before this one: while it is set, webhooks carry a signature by each."""
+    """The one before it: while it is set, webhooks carry a signature by each."""
     webhook_allowed_hosts: CommaList = ()
     """Host names or addresses of receivers that may be private or plain http; everything else must be public https."""
     webhook_timeout_s: float = Field(10.0, gt=0, le=30)

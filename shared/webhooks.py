@@ -6,6 +6,8 @@ resolved at that moment: what one means may change, so the courier checks the ad
 
 from __future__ import annotations
 
+import base64
+import hmac
 import re
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -85,6 +87,15 @@ def is_public_address(address: IPv4Address | IPv6Address) -> bool:
     if any(address in network for network in NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def secret_of(master: str, tenant: str) -> str:
+    """Return the signing secret of one tenant, made from the installation's: no tenant can sign what another one receives.
+
+    Both are `whsec_` and standard base64; the tenant's key is HMAC-SHA256 of its name under the installation's key.
+    """
+    key = base64.b64decode(master.removeprefix("whsec_"))
+    return "whsec_" + base64.b64encode(hmac.digest(key, f"webhooks of {tenant}".encode(), "sha256")).decode("ascii")
 
 
 def sign(secret: str, message_id: str, timestamp: float, body: bytes, *, old_secret: str | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from shared.errors import WebhookUrlRefused
 from shared.outbox import Delivery, DeliveryState, DeliveryUnreadable, Outbox, Reaction
 from shared.settings import Settings
-from shared.webhooks import check_url, is_allowed_host, sign
+from shared.webhooks import check_url, is_allowed_host, secret_of, sign
 from shared.wire import compact_json, prediction
 from worker.egress import Answer, NoAnswer, post
 
@@ -73,13 +73,13 @@ def _try(delivery: Delivery, body: bytes, settings: Settings) -> Outcome:
         return Outcome(DeliveryState.DEAD, error.detail, Reaction.UNASKED)
     if settings.webhook_secret is None:
         return Outcome(DeliveryState.PENDING, "no signing secret is set", Reaction.UNASKED)
-    old = settings.webhook_secret_old
+    old, tenant = settings.webhook_secret_old, delivery.job.spec.tenant
     headers = sign(
-        settings.webhook_secret.get_secret_value(),
+        secret_of(settings.webhook_secret.get_secret_value(), tenant),
         delivery.message_id,
         int(time.time()),
         body,
-        old_secret=None if old is None else old.get_secret_value(),
+        old_secret=None if old is None else secret_of(old.get_secret_value(), tenant),
     )
     headers |= {
         "Content-Type": "application/json",

@@ -22,6 +22,7 @@ from shared.jobs import Event, Status
 from shared.outbox import SILENT_AFTER, Delivery, DeliveryState, Outbox
 from shared.redis_client import connect
 from shared.settings import Settings
+from shared.webhooks import secret_of
 from tests.contracts.jobs import new_result, new_spec
 from worker.courier import JITTER, RETRY_AFTER_S, deliver
 
@@ -110,7 +111,9 @@ def test_the_official_client_accepts_the_signature(
     [delivery_id] = outbox.take_due(limit=10, hold_s=60)
     assert try_once(outbox, settings, delivery_id).state is DeliveryState.DELIVERED
     [(headers, body)] = receiver.requests
-    Webhooks.validate(headers=headers, body=body.decode(), secret=WebhookSigningSecret(key=SECRET), tolerance=60)
+    Webhooks.validate(
+        headers=headers, body=body.decode(), secret=WebhookSigningSecret(key=secret_of(SECRET, "shop")), tolerance=60
+    )
     assert json.loads(body)["id"] == job_id and json.loads(body)["status"] == "succeeded"
     assert body == json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -232,7 +235,7 @@ def test_while_secrets_change_either_one_verifies(
     try_once(outbox, both, delivery_id)
     [(headers, body)] = receiver.requests
     assert headers["webhook-signature"].count("v1,") == 2
-    for secret in (SECRET, OLD_SECRET):
+    for secret in (secret_of(SECRET, "shop"), secret_of(OLD_SECRET, "shop")):
         Webhooks.validate(headers=headers, body=body.decode(), secret=WebhookSigningSecret(key=secret), tolerance=60)
         Webhook(secret).verify(body, headers)
 

@@ -56,6 +56,8 @@ def test_without_tokens_no_other_machine_is(peer: str) -> None:
         {"X_Forwarded_For": "127.0.0.1"},
         {"Forwarded": "for=127.0.0.1"},
         {"X_Real_IP": "127.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"X_Forwarded_Proto": "https"},
         {"Host": "tiles.example.com"},
         {"Host": "localhost.example.com"},
     ],
@@ -63,6 +65,18 @@ def test_without_tokens_no_other_machine_is(peer: str) -> None:
 def test_without_tokens_nobody_comes_through_a_proxy_or_a_foreign_name(headers: dict[str, str]) -> None:
     with pytest.raises(Unauthenticated):
         tokens().token_of(request("127.0.0.1", **({"Host": "localhost"} | headers)))
+
+
+def test_without_tokens_nobody_comes_over_the_version_of_http_that_proxies_speak_by_default() -> None:
+    asked = request("127.0.0.1", Host="localhost")
+    asked.environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+    with pytest.raises(Unauthenticated):
+        tokens().token_of(asked)
+
+
+def test_a_server_for_the_world_has_tokens() -> None:
+    with pytest.raises(SettingsInvalid, match="GRANULE_API_TOKENS"):
+        Tokens(Settings(public_url="https://tiles.example.com"))
 
 
 @pytest.mark.parametrize("entry", ["s3cret", "s3cret:", ":s3cret", "s3 cret:x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import fakeredis
 import pytest
@@ -227,3 +228,23 @@ def test_a_request_keeps_its_name(client: FlaskClient) -> None:
     assert client.get("/healthz", headers={"X-Request-Id": "order-17"}).headers["X-Request-Id"] == "order-17"
     names = {client.get("/nothing", headers={"X-Request-Id": "a b"}).headers["X-Request-Id"] for _ in range(2)}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"input": {"prompt": "red", "x": [1e999]}}', '{"input": {"prompt": "red", "x": -1e999}}', "[" * 900 + "]" * 900]
+)
+def test_what_no_answer_could_hold_is_refused(client: FlaskClient, redis: Redis, raw: str) -> None:
+    refused = client.post("/v1/predictions", data=raw, content_type="application/json")
+    assert refused.status_code == 422
+    deep: list[object] = []
+    for _ in range(40):
+        deep = [deep]
+    assert client.post("/v1/predictions", json=body(input={"prompt": MIX, "x": deep})).status_code == 422
+    assert redis.keys("*job:*") == []
+
+
+def test_without_a_place_to_wait_a_create_is_answered_at_once(redis: Redis, store: JobStore) -> None:
+    started_s = time.monotonic()
+    answer = client_with(redis, store, holds_max=0).post("/v1/predictions", json=body(), headers={"Prefer": "wait=30"})
+    assert answer.status_code == 201 and answer.get_json()["status"] == "starting"
+    assert time.monotonic() - started_s < 5

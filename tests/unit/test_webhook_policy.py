@@ -10,7 +10,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.errors import WebhookUrlRefused
 from shared.settings import Settings
-from shared.webhooks import URL_MAX_CHARACTERS, check_url, is_public_address, sign
+from shared.webhooks import URL_MAX_CHARACTERS, check_url, is_public_address, secret_of, sign
 
 SECRET = "whsec_" + base64.b64encode(b"thirty-two bytes of a test secret").decode()
 
@@ -121,3 +121,13 @@ def test_a_later_attempt_has_the_same_id_and_a_new_time_and_signature() -> None:
     assert first["webhook-timestamp"] == "1763800000"
     assert first["webhook-id"] == second["webhook-id"]
     assert first["webhook-signature"] != second["webhook-signature"]
+
+
+def test_no_tenant_signs_what_another_one_receives() -> None:
+    first, second = secret_of(SECRET, "shop"), secret_of(SECRET, "other")
+    assert len({SECRET, first, second}) == 3
+    assert first == secret_of(SECRET, "shop") and first.count("_") == 1
+    headers = sign(first, "msg_1", time.time(), b"{}")
+    Webhook(first).verify(b"{}", headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(second).verify(b"{}", headers)

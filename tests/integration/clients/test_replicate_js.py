@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.webhooks import sign
+from shared.webhooks import secret_of, sign
 from shared.wire import compact_json, prediction
 from tests.contracts.api import MIX, MODEL, OLD_VERSION
 from tests.integration.clients.install import cannot, installed
@@ -133,7 +133,7 @@ def test_webhooks_are_valid_raw_and_parsed(service: Service, call: Call) -> None
     job_id = call("run", ref=MODEL, input={"prompt": MIX, "negative_prompt": "размыто <b>", "extra": [7.0, 1e-7, None]})
     job = service.store.get(service.ids()[0])
     body = compact_json(prediction(job, base_url=service.base_url))
-    signed = {name.lower(): value for name, value in sign(SECRET, "msg_1", int(time.time()), body).items()}
+    signed = {name.lower(): value for name, value in sign(secret_of(SECRET, "shop"), "msg_1", int(time.time()), body).items()}
     verdict = call("validate", body=body.decode(), signed=signed)["result"]
     assert verdict == {"raw": True, "parsed": True, "forged": False, "standard": "succeeded"}
     assert job_id["result"]["output"].endswith(".png")

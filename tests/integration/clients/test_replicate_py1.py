@@ -9,6 +9,7 @@ from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
 from replicate.pagination import paginate
 
+from shared.webhooks import secret_of
 from tests.contracts.api import MIX, MODEL, OLD_VERSION
 from tests.integration.clients.service import PICTURE, SECRET, STEPS, Service
 from tests.integration.processes import wait_until
@@ -106,7 +107,7 @@ def test_a_failure_is_the_models_and_an_error_names_the_field(service: Service) 
 def test_what_surrounds_predictions(service: Service) -> None:
     client = service.client()
     assert client.accounts.current().username == "shop"
-    assert client.webhooks.default.secret().key == SECRET
+    assert client.webhooks.default.secret().key == secret_of(SECRET, "shop")
     assert client.hardware.list() == []
     assert {model.id for model in client.models.list()} == {MODEL, "nauslava/rubber-tile-lora-v45"}
     assert [model.id for model in client.models.search("tile mini")] == [MODEL]

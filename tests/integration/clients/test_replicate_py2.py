@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.webhooks import secret_of
 from tests.contracts.api import MIX, MODEL, OLD_VERSION
 from tests.integration.clients.install import installed
 from tests.integration.clients.service import HASTY_CREATES_PER_MINUTE, HASTY_TOKEN, SECRET, STEPS, TOKEN, Service
@@ -151,7 +152,7 @@ def test_what_surrounds_predictions(call: Call) -> None:
     assert found == {
         "account": "shop",
         "hardware": [],
-        "secret": SECRET,
+        "secret": secret_of(SECRET, "shop"),
         "deployment": MODEL,
         "deployed": MODEL,
     }
