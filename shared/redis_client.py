@@ -36,7 +36,7 @@ def connect(url: str, *, timeout_s: float) -> Redis:
         decode_responses=True,
         retry=Retry(ConstantBackoff(0.05), 1),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 @contextmanager
