@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Request
 
 from api.problems import BodyInvalid, InvalidField
@@ -70,12 +70,16 @@ def read_json(request: Request) -> dict[str, Any]:
 
     Raises:
         UnsupportedMediaType: it is not declared as JSON. A page of another origin can send everything else unasked.
+        RequestEntityTooLarge: its length was not announced, and it has as many bytes as are read at all.
         InputInvalid: it is not valid JSON, or not an object.
     """
     if not request.is_json:
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
+    data = request.get_data()
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge(f"the body is at most {request.max_content_length} bytes")
     try:
-        body = json.loads(request.get_data(), parse_constant=_refuse_constant)
+        body = json.loads(data, parse_constant=_refuse_constant)
         # A number like 1e999 reads as infinity, which no answer about this order could hold.
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
