@@ -142,6 +142,10 @@ class JobReader:
         """Ended jobs whose data is to be removed."""
         return self._due("expiring", limit)
 
+    def with_leftovers(self, limit: int = 100) -> list[str]:
+        """Ended jobs of which an attempt that did not end them may have left pictures in the bucket."""
+        return self._due("leftovers", limit)
+
     def outlived(self, limit: int = 100) -> list[str]:
         """Jobs without data whose row has been kept for long enough."""
         return self._due("rows", limit)

@@ -237,6 +237,11 @@ class JobStore(JobReader):
         result = replace(job.result, outputs=[], composition=None).to_json() if job.result else ""
         return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms))
 
+    def forget_leftovers(self, job_id: str) -> None:
+        """Note that nothing is left in the bucket of attempts that did not end a job."""
+        with answering():
+            self._redis.zrem(self._key("leftovers"), job_id)
+
     def purge(self, job_id: str) -> bool:
         """Forget the rest of a job whose data was removed: row, place in the list, file token. False: there was nothing."""
         return bool(self._run("purge", job_id))
@@ -245,7 +250,7 @@ class JobStore(JobReader):
         """Take a job whose record cannot be read out of every index that the sweep goes through; its id stays in `broken`."""
         with answering():
             pipe = self._redis.pipeline(transaction=True)
-            for index in ("leases", "deadlines", "expiring", "rows"):
+            for index in ("leases", "deadlines", "leftovers", "expiring", "rows"):
                 pipe.zrem(self._key(index), job_id)
             pipe.sadd(self._key("broken"), job_id)
             pipe.execute()

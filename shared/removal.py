@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.job_store import JobStore
 from shared.jobs import Job
-from shared.storage import Storage, outputs_prefix
+from shared.storage import Storage, attempt_prefix, outputs_prefix
 
 
 def remove_data(job: Job, store: JobStore, storage: Storage) -> bool:
@@ -20,3 +20,17 @@ def remove_data(job: Job, store: JobStore, storage: Storage) -> bool:
     for key in storage.keys(outputs_prefix(job.id)):
         storage.delete(key)
     return store.remove_data(job)
+
+
+def remove_leftovers(job: Job, store: JobStore, storage: Storage) -> None:
+    """Delete the stored objects of every attempt at a job that neither ended it nor is under way.
+
+    Raises:
+        StorageUnavailable, StoreUnavailable: a server did not answer.
+    """
+    published = {output.key for output in job.result.outputs} if job.result else set()
+    under_way = None if job.status.is_terminal else attempt_prefix(job.id, job.fence)
+    for key in storage.keys(outputs_prefix(job.id)):
+        if key not in published and (under_way is None or not key.startswith(under_way)):
+            storage.delete(key)
+    store.forget_leftovers(job.id)

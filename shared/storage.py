@@ -139,9 +139,14 @@ def outputs_prefix(job_id: str) -> str:
     return f"outputs/{job_id}/"
 
 
+def attempt_prefix(job_id: str, fence: int) -> str:
+    """Return what the keys of all objects of one attempt at a job start with."""
+    return f"{outputs_prefix(job_id)}{fence}/"
+
+
 def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     """Name the object of one picture of one attempt: no two attempts of a job ever write to the same key."""
-    return f"{outputs_prefix(job_id)}{fence}/{index}.{extension}"
+    return f"{attempt_prefix(job_id, fence)}{index}.{extension}"
 
 
 @contextmanager

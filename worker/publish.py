@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shared.errors import StorageUnavailable
 from shared.jobs import Job, Output, Result
-from shared.storage import output_key
+from shared.storage import attempt_prefix, output_key
 from worker.composition import measure_composition
 from worker.images import encode
 from worker.pulse import Step
@@ -51,7 +51,7 @@ def upload(job: Job, pixels: NDArray[np.uint8], predict_time_s: float, station: 
 def discard(job: Job, station: Station) -> None:
     """Remove whatever this attempt at a job stored. What cannot be removed now is cleared away with the job's data."""
     try:
-        for key in station.storage.keys(f"outputs/{job.id}/{job.fence}/"):
+        for key in station.storage.keys(attempt_prefix(job.id, job.fence)):
             station.storage.delete(key)
     except StorageUnavailable as error:
         log.warning("objects of job %s, fence %d, are left over: %s", job.id, job.fence, error, extra={"job_id": job.id})

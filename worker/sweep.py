@@ -20,7 +20,7 @@ from shared.jobs import JobError, Lane, Status
 from shared.manifest import Catalog
 from shared.outbox import Outbox
 from shared.queue import enqueue_delivery, enqueue_render, message_lists
-from shared.removal import remove_data
+from shared.removal import remove_data, remove_leftovers
 from shared.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,12 @@ class Sweep:
         """Remove the pictures and inputs of jobs whose retention is over, or whose owner wants them gone."""
         self._each(self.store.expiring(), lambda job_id: remove_data(self.store.get(job_id), self.store, self.storage))
 
+    def leftovers(self) -> None:
+        """Remove the pictures that attempts left behind which did not end their jobs."""
+        self._each(
+            self.store.with_leftovers(), lambda job_id: remove_leftovers(self.store.get(job_id), self.store, self.storage)
+        )
+
     def rows(self) -> None:
         """Forget the jobs whose data went long ago."""
         self._each(self.store.outlived(), self.store.purge)
@@ -115,6 +121,7 @@ class Sweep:
             (self.leases, JOBS_EVERY_TICKS),
             (self.messages, JOBS_EVERY_TICKS),
             (self.deadlines, JOBS_EVERY_TICKS),
+            (self.leftovers, JOBS_EVERY_TICKS),
             (self.data, DATA_EVERY_TICKS),
             (self.rows, DATA_EVERY_TICKS),
         )

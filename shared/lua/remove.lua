@@ -14,5 +14,6 @@ for n = 1, tonumber(get('deliveries') or 0) do
   if redis.call('HGET', delivery, 'state') == 'delivered' then redis.call('DEL', delivery) end
 end
 redis.call('ZREM', prefix .. 'expiring', id)
+redis.call('ZREM', prefix .. 'leftovers', id)
 redis.call('ZADD', rows, 'NX', now + tonumber(ARGV[5]), id)
 return 1
