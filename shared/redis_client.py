@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from shared.errors import StoreUnavailable
@@ -18,6 +18,8 @@ LUA = Path(__file__).parent / "lua"
 MAX_CONNECTIONS = 64
 PASSING_REFUSALS = ("OOM ", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN")
 """Starts of error replies that tell of the server's state and not of the command: full, a replica, still loading, ..."""
+PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, ExecAbortError)
+"""Those of which redis-py makes a class and takes the start off, and a transaction that was refused for one of them."""
 
 
 def connect(url: str, *, timeout_s: float) -> Redis:
@@ -45,7 +47,8 @@ def answering() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if not any(refusal in str(error) for refusal in PASSING_REFUSALS):
+        passing = isinstance(error, PASSING_ERRORS) or any(refusal in str(error) for refusal in PASSING_REFUSALS)
+        if not passing:
             raise
         raise StoreUnavailable(f"the job store refuses: {error}") from error
     except (RedisError, OSError) as error:
