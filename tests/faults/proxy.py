@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import threading
 from enum import Enum
+
+from shared.redis_client import LUA
 
 CHUNK_BYTES = 65_536
 
@@ -26,6 +29,12 @@ UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: 75\r\n\r\n"
     b"<Error><Code>ServiceUnavailable</Code><Message>Spoiled.</Message></Error>  "
 )
+
+
+def script_sha(script: str) -> bytes:
+    """What a call of one of the job store's scripts carries, and nothing else does."""
+    source = "".join((LUA / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", script))
+    return hashlib.sha1(source.encode()).hexdigest().encode()
 
 
 class Link:

@@ -151,14 +151,18 @@ class System:
             if proxy.mode is not Mode.FORWARD:
                 proxy.set_mode(Mode.FORWARD)
         self.receiver.reset()
-        for ours in (self.guardians, self.couriers):
-            ours[:] = [process for process in ours if process.poll() is None]
-        self.guardians += [self.processes.guardian() for _ in range(guardians - len(self.guardians))]
-        self.couriers += [self.processes.courier() for _ in range(couriers - len(self.couriers))]
+        self.replace_dead(guardians=guardians, couriers=couriers)
         if api and (self.api is None or self.api.poll() is not None):
             self.start_api()
         for guardian in self.guardians:
             self.wait_ready(guardian)
+
+    def replace_dead(self, *, guardians: int, couriers: int) -> None:
+        """Start what is missing of these processes."""
+        for ours in (self.guardians, self.couriers):
+            ours[:] = [process for process in ours if process.poll() is None]
+        self.guardians += [self.processes.guardian() for _ in range(guardians - len(self.guardians))]
+        self.couriers += [self.processes.courier() for _ in range(couriers - len(self.couriers))]
 
     def wait_ready(self, guardian: subprocess.Popen[bytes], *, timeout_s: float = 60) -> float:
         """Wait until the guardian's present worker consumes messages; returns the seconds that took."""
@@ -271,33 +275,45 @@ class System:
 
     def settled(self, job_id: str, *, timeout_s: float = 30) -> list[str]:
         """Wait until no delivery of a job is pending; returns their states."""
-        wait_until(
-            lambda: all(found.state != "pending" for found in self.outbox.of_job(job_id)),
-            timeout_s=timeout_s,
-        )
+        wait_until(lambda: all(found.state != "pending" for found in self.outbox.of_job(job_id)), timeout_s=timeout_s)
         return [str(found.state) for found in self.outbox.of_job(job_id)]
+
+    def pull_forward(self, index: str = "deliveries:due") -> int:
+        """Make everything in an index due now, so that a day's schedule passes in seconds; returns how much that was."""
+        name = f"{self.settings.redis_prefix}{index}"
+        members = list(self.client.zrange(name, 0, -1))  # type: ignore[arg-type]
+        for member in members:
+            self.client.zadd(name, {member: 1}, xx=True)
+        return len(members)
+
+    def clear_up(self, *, timeout_s: float = 90) -> None:
+        """Let the sweep do at once what it would do later: send webhooks again, remove what dead attempts left."""
+        wait_until(lambda: not self.pull_forward("leftovers"), timeout_s=timeout_s)
+        wait_until(lambda: not self.pull_forward(), timeout_s=timeout_s)
 
     def messages(self) -> int:
         """How many Celery messages about renders wait."""
         return sum(int(self.client.llen(name)) for name in message_lists(MODEL))  # type: ignore[arg-type]
 
+    def jobs(self) -> list[Job]:
+        """Every job on record, newest first."""
+        lists = list(self.client.scan_iter(f"{self.settings.redis_prefix}jobs:*"))
+        tenants = [name.rsplit(":", 1)[1] for name in lists]
+        return [job for tenant in tenants for job in self.store.list_jobs(tenant, limit=100_000)]
+
     def ending(self) -> Ending:
         """What record, bucket and outbox hold now."""
-        lists = self.client.scan_iter(f"{self.settings.redis_prefix}jobs:*")
-        ids = [str(job_id) for name in lists for job_id in self.client.zrange(name, 0, -1)]  # type: ignore[union-attr]
-        jobs = {job_id: self.store.get(job_id) for job_id in ids}
+        jobs = self.jobs()
         records = {
             job.id: Record(job.status, {out.key: out.sha256 for out in job.result.outputs} if job.result else {})
-            for job in jobs.values()
+            for job in jobs
         }
         keys = self.storage.keys("outputs/")
         objects = {key: hashlib.sha256(b"".join(self.storage.open(key).chunks())).hexdigest() for key in keys}
         deliveries = tuple(
-            Delivery(found.message_id, job_id, found.event, found.state)
-            for job_id in ids
-            for found in self.outbox.of_job(job_id)
+            Delivery(found.message_id, job.id, found.event, found.state) for job in jobs for found in self.outbox.of_job(job.id)
         )
-        asked = frozenset(job.id for job in jobs.values() if job.spec.webhook is not None)
+        asked = frozenset(job.id for job in jobs if job.spec.webhook is not None)
         return Ending(records, objects, deliveries, asked)
 
 

@@ -1,0 +1,184 @@
+"""Faults of the record's moves: replies that got lost, races, a full queue, an API that dies at the worst moment."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shared.job_store import Beat, Finish, JobStore, connect_store
+from shared.jobs import Status
+from shared.redis_client import connect
+from tests.contracts.jobs import MODEL, new_result, new_spec
+from tests.faults.conftest import Figure
+from tests.faults.proxy import script_sha
+from tests.faults.system import System
+from tests.integration.processes import wait_until
+
+
+@pytest.fixture
+def spoiled(system: System) -> Iterator[JobStore]:
+    """The store as a worker has it, behind the proxy that can lose replies."""
+    client = connect(system.settings.redis_url, timeout_s=5)
+    yield connect_store(system.settings.model_copy(update={"redis_prefix": "spoiled:"}), client)
+    client.close()
+
+
+def lost(system: System, script: str, call: Callable[[], object]) -> object:
+    """Make a move whose reply is lost after it was made."""
+    system.redis_proxy.lose_reply_to(script_sha(script))
+    before = system.redis_proxy.lost_replies
+    outcome = call()
+    assert system.redis_proxy.lost_replies == before + 1
+    return outcome
+
+
+def create(store: JobStore, job_id: str | None = None) -> str:
+    spec = new_spec(**({"id": job_id} if job_id else {}))
+    return store.create(spec, body_hash="h", queue_max_jobs=10_000).job_id
+
+
+@pytest.mark.parametrize("replies", [20, pytest.param(100, marks=pytest.mark.long)])
+def test_28_lost_replies(system: System, spoiled: JobStore, figure: Figure, replies: int) -> None:
+    first = create(spoiled)  # every script is known to the server from here on
+    claimed = spoiled.claim(first, worker="a", delivery_token="1")
+    assert claimed is not None and spoiled.renew(first, 1) is Beat.HELD
+    assert spoiled.expire(first, fence=1) is Status.QUEUED
+    assert spoiled.claim(first, worker="a", delivery_token="2") and spoiled.release(first, 2) is Status.QUEUED
+    spoiled.claim(first, worker="a", delivery_token="3")
+    spoiled.succeed(first, 3, new_result())
+    worst_s = 0.0
+    for number in range(replies):
+        started_s = time.monotonic()
+        job_id = uuid.uuid4().hex
+        assert lost(system, "create", lambda job_id=job_id: create(spoiled, job_id)) == job_id
+        kept = lost(system, "claim", lambda job_id=job_id: spoiled.claim(job_id, worker="a", delivery_token="1"))
+        assert kept is not None and spoiled.get(job_id).fence == 1
+        if number % 2:
+            assert lost(system, "expire", lambda job_id=job_id: spoiled.expire(job_id, fence=1)) is Status.QUEUED
+        else:
+            assert lost(system, "release", lambda job_id=job_id: spoiled.release(job_id, 1)) is Status.QUEUED
+        assert spoiled.claim(job_id, worker="a", delivery_token="2")
+        assert lost(system, "renew", lambda job_id=job_id: spoiled.renew(job_id, 2, step=1)) is Beat.HELD
+        done = lost(system, "finish", lambda job_id=job_id: spoiled.succeed(job_id, 2, new_result()))
+        assert done is Finish.ALREADY_DONE
+        job = spoiled.get(job_id)
+        assert (job.status, job.fence, job.crashes) == (Status.SUCCEEDED, 2, number % 2)
+        worst_s = max(worst_s, time.monotonic() - started_s)
+    figure(f"{replies} x 5 lost replies: slowest job of five", worst_s, 1.0)
+
+
+def test_28_lost_replies_of_the_whole_system(system: System) -> None:
+    system.order()  # loads the scripts
+    for script in ("create", "claim", "renew", "finish"):
+        system.redis_proxy.lose_reply_to(script_sha(script))
+        before = system.redis_proxy.lost_replies
+        job_id = system.order("0.05 s a step", webhook=True)
+        [job] = system.ended(job_id)
+        wait_until(lambda before=before: system.redis_proxy.lost_replies > before)
+        assert (job.status, job.fence) == (Status.SUCCEEDED, 1)
+        assert system.read(job_id) == "succeeded"
+
+
+def test_14_a_zombie_races_the_new_attempt(system: System, figure: Figure) -> None:
+    store = connect_store(system.settings.model_copy(update={"redis_prefix": "race:"}), system.client)
+    dice = random.Random(14)
+    winners: dict[int, int] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(1000):
+            job_id = create(store)
+            store.claim(job_id, worker="zombie", delivery_token="1")
+            gap_s = dice.random() * 0.0005
+
+            def zombie(job_id: str = job_id, gap_s: float = gap_s) -> Finish:
+                time.sleep(gap_s)
+                return store.succeed(job_id, 1, new_result(f"outputs/{job_id}/1/0.png"))
+
+            def peer(job_id: str = job_id) -> Finish:
+                store.expire(job_id, fence=1)
+                if store.claim(job_id, worker="peer", delivery_token="2") is None:
+                    return Finish.REFUSED
+                return store.succeed(job_id, 2, new_result(f"outputs/{job_id}/2/0.png"))
+
+            outcomes = [future.result() for future in (pool.submit(zombie), pool.submit(peer))]
+            assert sorted(outcomes) == [Finish.REFUSED, Finish.DONE]
+            job = store.get(job_id)
+            assert job.result is not None
+            assert job.result.outputs[0].key == f"outputs/{job_id}/{outcomes.index(Finish.DONE) + 1}/0.png"
+            winners[outcomes.index(Finish.DONE)] = winners.get(outcomes.index(Finish.DONE), 0) + 1
+    assert len(winners) == 2, f"the race was no race: {winners}"
+    figure(f"1000 races (zombie won {winners[0]}): two winners in", 0, 0, unit="")
+
+
+def test_15_a_hundred_orders_with_one_key(system: System) -> None:
+    key = uuid.uuid4().hex
+    start = threading.Barrier(20)
+
+    def order(number: int) -> tuple[int, str, bool]:
+        if number < 20:
+            start.wait()
+        answer = system.post("0.01 s a step", key=key)
+        return answer.status_code, answer.json()["id"], "Idempotent-Replayed" in answer.headers
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(order, range(100)))
+    assert len({job_id for _, job_id, _ in answers}) == 1
+    assert sorted((status, replayed) for status, _, replayed in answers) == [(200, True)] * 99 + [(201, False)]
+    conflict = system.post("another order", key=key)
+    assert conflict.status_code == 422 and conflict.json()["code"] == "idempotency_conflict"
+    system.ended(answers[0][1])
+
+
+def test_25_a_full_queue(fresh: System, figure: Figure) -> None:
+    fresh.processes.settings = fresh.settings.model_copy(update={"queue_max_jobs": 3})
+    fresh.heal(guardians=0, couriers=0)
+    for _ in range(3):
+        assert fresh.post().status_code == 201
+    times_s = []
+    for _ in range(20):
+        started_s = time.monotonic()
+        refused = fresh.post()
+        times_s.append(time.monotonic() - started_s)
+        assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+    assert fresh.store.depth(MODEL) == 3 and len(list(fresh.client.scan_iter("granule:job:*"))) == 3
+    figure("refused within (median)", sorted(times_s)[10] * 1000, 50, unit="ms")
+
+
+def api_dies_before_the_message(system: System) -> str:
+    """Order from an API that is killed between recording the job and sending its message; returns the job's id."""
+    assert system.api is not None
+    system.kill(system.api)
+    before = set(system.ending().records)
+    system.start_api("tests.standin.api:create_doomed_app()")
+    with pytest.raises(OSError):
+        system.post("0.01 s a step")
+    system.kill(system.api)
+    [job_id] = set(system.ending().records) - before
+    return job_id
+
+
+def test_06_the_api_is_killed_between_record_and_message(system: System, figure: Figure) -> None:
+    job_id = api_dies_before_the_message(system)
+    recorded_ms = system.store.get(job_id).created_ms
+    [job] = system.ended(job_id)
+    assert job.started_ms is not None and job.fence == 1
+    figure("started after, on an idle system", (job.started_ms - recorded_ms) / 1000, 5.0)
+
+
+@pytest.mark.long
+def test_06_the_same_inside_a_backlog(system: System, figure: Figure) -> None:
+    backlog = [system.order("0.1 s a step") for _ in range(50)]
+    job_id = api_dies_before_the_message(system)
+    system.heal()
+    later = [system.order("0.1 s a step") for _ in range(20)]
+    jobs = system.ended(*backlog, *later, job_id, timeout_s=120)
+    assert {(job.status, job.fence) for job in jobs} == {(Status.SUCCEEDED, 1)}
+    due_ms = jobs[50].started_ms
+    missed = jobs[-1].started_ms
+    assert due_ms is not None and missed is not None
+    figure("started after its turn had come", max(0.0, (missed - due_ms) / 1000), 5.0 + 0.5)
