@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -130,13 +131,13 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def write_pipeline(pipeline: StableDiffusionXLPipeline, folder: Path) -> None:
     """Write a pipeline in diffusers' layout with the tokenizers as vocab.json and merges.txt, every file of mode 0644."""
-    pipeline.save_pretrained(folder, safe_serialization=True)
-    for name in ("tokenizer", "tokenizer_2"):
-        if (folder / name).resolve() == (TOKENIZERS / name).resolve():
-            (folder / name / "tokenizer.json").unlink(missing_ok=True)
-            continue
-        shutil.rmtree(folder / name)
-        shutil.copytree(TOKENIZERS / name, folder / name)
+    # By way of a draft: transformers would write the tokenizers in its own form, and `folder` may be where they come from.
+    with TemporaryDirectory() as draft:
+        pipeline.save_pretrained(draft, safe_serialization=True)
+        for name in ("tokenizer", "tokenizer_2"):
+            shutil.rmtree(Path(draft) / name)
+            shutil.copytree(TOKENIZERS / name, Path(draft) / name)
+        shutil.copytree(draft, folder, dirs_exist_ok=True)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -19,6 +19,7 @@ CROP_PX = 128
 BATCH = 4
 CRITIC_WEIGHT = 0.03
 QUIET = 0.45
+LAST_QUIET = 0.87
 MATCH_WEIGHT = 1.0
 LATENT_NOISE = 0.08
 
@@ -44,8 +45,12 @@ class PatchCritic(nn.Module):
 
 
 def critic_weight(step: int, steps: int) -> float:
-    """Return the weight of the critic's verdict: nothing for the first 45 % of the steps, then rising to `CRITIC_WEIGHT`."""
-    return CRITIC_WEIGHT * max(0.0, (step / steps - QUIET) / (1 - QUIET))
+    """Return the weight of the critic's verdict: none for the first 45 % of the steps, then rising; none in the last 13 %.
+
+    The last steps take away the fine dots with which a decoder pleases a critic.
+    """
+    part = step / steps
+    return CRITIC_WEIGHT * (part - QUIET) / (1 - QUIET) if QUIET <= part < LAST_QUIET else 0.0
 
 
 class Sharpener:

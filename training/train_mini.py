@@ -33,10 +33,10 @@ class Recipe:
 
     seed: int = 11
     vae_steps: int = 2400
-    critic_steps: int = 4000
+    critic_steps: int = 3900
     text_steps: int = 2400
-    unet_phases: tuple[Phase, ...] = (Phase(4400, 32, 16), Phase(4800, 64, 4))
-    adapter_phases: tuple[Phase, ...] = (Phase(2400, 32, 16), Phase(2900, 64, 4), Phase(3000, 128, 1))
+    unet_phases: tuple[Phase, ...] = (Phase(7200, 32, 16), Phase(7500, 64, 4))
+    adapter_phases: tuple[Phase, ...] = (Phase(2300, 32, 16), Phase(2700, 64, 4), Phase(2800, 128, 1))
     terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
     rubber: Series = Series("rubber", 512, 10, 100, 15_000)
     wide_rubber: Series = Series("rubber", 1024, 2, 40, 16_000)
