@@ -49,6 +49,8 @@ class Watched:
     name: str
     started_s: float
     device: str | None = None
+    proved: bool = False
+    """It brought a job to an end, so whatever ends it later is no failing start."""
     held: Holding | None = None
     held_since_s: float = 0.0
     moved_s: float = 0.0
@@ -101,8 +103,8 @@ class Guardian:
                 break
             if watched.process.returncode == os.EX_CONFIG:
                 return os.EX_CONFIG  # wrong settings or weights: another worker would say the same
-            lived_s = self._clock() - watched.started_s
-            backoff_s = 1.0 if lived_s > STABLE_S else min(backoff_s * 2, BACKOFF_MAX_S)
+            stable = watched.proved or self._clock() - watched.started_s > STABLE_S
+            backoff_s = 1.0 if stable else min(backoff_s * 2, BACKOFF_MAX_S)
             log.warning(
                 "the render worker ended with status %s; a new one starts in %.0f s", watched.process.returncode, backoff_s
             )
@@ -158,7 +160,7 @@ class Guardian:
             case Step():
                 watched.moved_s = now_s
             case Idle():
-                watched.held = None
+                watched.held, watched.proved = None, True
             case Ping():
                 pass
 
