@@ -5,10 +5,12 @@ Use it from one thread only: the sampler keeps its state on the object. On a GPU
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -51,11 +53,12 @@ class Pipeline:
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
         self._provenance = _describe(model, manifest)
+        self._is_lean = False
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What besides the request decides the pixels, ready for JSON: digests, strength, versions, dtype, device."""
-        return dict(self._provenance)
+        """What besides the request decided the last picture's pixels, ready for JSON: digests, versions, dtype, device."""
+        return self._provenance | ({"drawn": "in smaller parts"} if self._is_lean else {})
 
     def render(self, spec: RenderSpec, on_step: OnStep) -> Rendered:
         """Draw one picture.
@@ -65,20 +68,50 @@ class Pipeline:
 
         Raises:
             InputInvalid: the seed, the step count or the size cannot be rendered, or a text is too long.
-            OutOfMemory: the device has too little memory for this picture.
+            OutOfMemory: the device has too little memory for this picture, even in smaller parts. `on_step` was then called
+                for two tries.
             RenderFailed: the libraries failed, or the picture holds values that are no numbers.
         """
         check_spec(spec)
         started = time.perf_counter()
+        self._is_lean = False
+        try:
+            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+        except OutOfMemory as error:
+            log.warning("%s; it is drawn once more, in smaller parts", error)
+        # Out here, where the error with all the tensors of its frames is gone.
+        with self._lean():
+            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+
+    def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
         stopped: list[BaseException] = []
         try:
-            latents = self._denoise(spec, on_step, stopped)
-            pixels = self._decode(latents)
+            return self._decode(self._denoise(spec, on_step, stopped))
         except (RuntimeError, ValueError, MemoryError) as error:
             if error in stopped:
                 raise
             raise self._translate(error) from error
-        return Rendered(pixels, time.perf_counter() - started)
+
+    @contextmanager
+    def _lean(self) -> Iterator[None]:
+        """Work in smaller parts inside the block: attention head by head, the picture tile by tile. It changes pixels."""
+        self._is_lean = True
+        unet, vae = self._sdxl.unet, self._sdxl.vae
+        processors, tiling, slicing = unet.attn_processors, vae.use_tiling, vae.use_slicing
+        self._free_memory()
+        self._sdxl.enable_attention_slicing("max")
+        vae.use_tiling = vae.use_slicing = True
+        try:
+            yield
+        finally:
+            unet.set_attn_processor(processors)
+            vae.use_tiling, vae.use_slicing = tiling, slicing
+            self._free_memory()
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _denoise(self, spec: RenderSpec, on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
         """Return the finished latents. An exception of `on_step` is put into `stopped` to be known again."""
@@ -128,14 +161,13 @@ class Pipeline:
         return pixels
 
     def _translate(self, error: Exception) -> RenderFailed:
+        # On the CPU torch has no class of its own for want of memory, only a text; so has CUDA's driver.
+        texts = ("out of memory", "can't allocate memory")
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts):
+            return OutOfMemory(f"{self._device} has too little memory for this picture: {error}")
         # The class that newer releases of torch raise for it begins its text in the same way.
         if "CUDA error" in str(error):
             return DeviceLost(f"{self._device} is lost to this process: {error}")
-        # torch has no class of its own for want of memory on the CPU, only this text.
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            return OutOfMemory(f"{self._device} has too little memory for this picture: {error}")
         return RenderFailed(f"the pipeline failed: {error}")
 
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
-from shared.errors import InputInvalid, OutOfMemory, PromptInvalid, RenderFailed, WeightsInvalid
+from shared.errors import DeviceLost, InputInvalid, OutOfMemory, PromptInvalid, RenderFailed, WeightsInvalid
 from shared.jobs import RenderSpec
 from shared.manifest import Lora, Manifest, Render, load_manifest
 from shared.settings import Settings
@@ -211,15 +211,44 @@ def test_a_picture_too_large_for_the_memory_is_called_that_and_may_be_retried(pi
     assert np.array_equal(pipeline.render(SPEC, ignore).pixels, expected)
 
 
-@pytest.mark.parametrize(("raised", "becomes"), [(torch.OutOfMemoryError, OutOfMemory), (RuntimeError, RenderFailed)])
+def test_what_does_not_fit_at_first_is_drawn_in_smaller_parts_and_the_next_picture_as_ever(
+    pipeline: Pipeline, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, processors = pipeline._sdxl.unet.forward, []
+
+    def short_of_memory(*given: Any, **named: Any) -> Any:
+        processors.append({type(processor).__name__ for processor in pipeline._sdxl.unet.attn_processors.values()})
+        if len(processors) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(*given, **named)
+
+    monkeypatch.setattr(pipeline._sdxl.unet, "forward", short_of_memory)
+    lean = pipeline.render(SPEC, ignore).pixels
+    assert len(processors) == 2 + SPEC.num_inference_steps
+    assert processors[0] == {"AttnProcessor2_0"} and processors[-1] == {"SlicedAttnProcessor"}
+    assert np.corrcoef(lean.ravel(), expected.ravel())[0, 1] > 0.8
+    assert pipeline.provenance["drawn"] == "in smaller parts"
+    assert np.array_equal(pipeline.render(SPEC, ignore).pixels, expected)
+    assert processors[-1] == {"AttnProcessor2_0"} and "drawn" not in pipeline.provenance
+
+
+@pytest.mark.parametrize(
+    ("raised", "becomes"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfMemory),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceLost),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RenderFailed),
+    ],
+)
 def test_failures_of_the_device_are_translated(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, raised: type[RuntimeError], becomes: type[RenderFailed]
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, raised: RuntimeError, becomes: type[RenderFailed]
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise raised("CUDA error: tried to allocate 2 GiB")
+        raise raised
 
     monkeypatch.setattr(pipeline._sdxl.unet, "forward", fail)
-    with pytest.raises(becomes, match="tried to allocate") as caught:
+    with pytest.raises(becomes, match=str(raised).split(".")[0]) as caught:
         pipeline.render(SPEC, ignore)
     assert type(caught.value) is becomes
 
