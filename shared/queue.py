@@ -70,9 +70,9 @@ def render_queue(model: str) -> str:
     return "render." + model.replace("/", ".")
 
 
-def message_lists(model: str) -> list[str]:
-    """Name the Redis lists that hold a model's waiting messages, one for each priority."""
-    queue = render_queue(model)
+def message_lists(model: str, *, prefix: str) -> list[str]:
+    """Name the Redis lists that hold a model's waiting messages, one for each priority. `prefix` is that of all keys."""
+    queue = prefix + render_queue(model)
     return [queue if not priority else f"{queue}{PRIORITY_SEPARATOR}{priority}" for priority in PRIORITIES.values()]
 
 
@@ -90,6 +90,8 @@ def make_celery(settings: Settings) -> Celery:
             "priority_steps": list(PRIORITIES.values()),
             "queue_order_strategy": "priority",
             "sep": PRIORITY_SEPARATOR,
+            # Queues carry the prefix as records do, so that installations on one server do not take each other's messages.
+            "global_keyprefix": settings.redis_prefix,
             # Without these a peer that silently went away blocks the worker for good.
             "socket_timeout": 5,
             "socket_connect_timeout": 2,

@@ -106,6 +106,7 @@ class Assembly:
             catalog=load_catalog(self._settings.models_dir),
             celery=self._app,
             lease_s=self._settings.lease_s,
+            prefix=self._settings.redis_prefix,
         )
         stop = threading.Event()
         signals.worker_shutdown.connect(lambda **_: stop.set(), weak=False)

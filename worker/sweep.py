@@ -46,6 +46,7 @@ class Sweep:
     catalog: Catalog
     celery: Celery
     lease_s: float
+    prefix: str
 
     def deliveries(self) -> None:
         """Send every due delivery to a courier; one that is not settled within a minute is sent again."""
@@ -64,7 +65,7 @@ class Sweep:
     def messages(self) -> None:
         """Publish again what was recorded but whose message is gone."""
         for manifest in self.catalog.models:
-            for job_id in self.store.lost(manifest.slug, message_lists(manifest.slug)):
+            for job_id in self.store.lost(manifest.slug, message_lists(manifest.slug, prefix=self.prefix)):
                 log.warning("the message of job %s was lost; it is sent again", job_id, extra={"job_id": job_id})
                 enqueue_render(self.celery, job_id, model=manifest.slug, lane=Lane.RECOVERY)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from infra.local.stack import Stack, plan_stack
 from infra.local.supervisor import ProgramFailed, StopRequested, Supervisor
 from infra.local.terminal import Terminal
 from shared.errors import GranuleError
-from shared.settings import Settings, load_settings
+from shared.settings import Settings, load_settings, variables
 
 DEMO_FILE = Path("out/tile.png")
 TAIL_LINES = 12
+DEMO_UNSET = frozenset({"api_tokens", "api_tokens_file", "public_url"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def up(settings: Settings, terminal: Terminal) -> None:
     Raises:
         GranuleError: something could not start or keep running.
     """
-    with _running(settings, terminal, folder=settings.data_dir, port=settings.port) as (stack, supervisor):
+    with _running(settings, terminal, folder=settings.data_dir, port=settings.port, environ=os.environ) as (stack, supervisor):
         terminal.write("granule", f"data, keys and logs are in {settings.data_dir.resolve()}")
         sys.stdout.write(f"ready {stack.url}\n")
         sys.stdout.flush()
@@ -61,10 +63,13 @@ def demo(settings: Settings, terminal: Terminal) -> None:
         GranuleError: something could not start, or the tile was not rendered.
     """
     folder = settings.data_dir / "demo"
-    token = settings.api_tokens[0].get_secret_value().partition(":")[2] if settings.api_tokens else None
+    # It serves nobody else: no tokens, and on a Redis that is named none of the jobs that wait there.
+    settings = settings.model_copy(update={"api_tokens": (), "api_tokens_file": None, "public_url": None})
+    environ = {name: value for name, value in os.environ.items() if variables().get(name) not in DEMO_UNSET}
+    environ["GRANULE_REDIS_PREFIX"] = f"demo-{secrets.token_hex(4)}:"
     terminal.write("granule", "starting Redis, S3, a render worker, the courier and the API")
-    with _running(settings, terminal, folder=folder, port=0, quiet=True) as (stack, supervisor):
-        shop = Shop(stack.url, token=token, check=supervisor.check)
+    with _running(settings, terminal, folder=folder, port=0, environ=environ, quiet=True) as (stack, supervisor):
+        shop = Shop(stack.url, check=supervisor.check)
         try:
             made = shop.order(settings.model, PROMPT, terminal.console)
             shop.download(made, DEMO_FILE)
@@ -80,13 +85,13 @@ def demo(settings: Settings, terminal: Terminal) -> None:
 
 @contextmanager
 def _running(
-    settings: Settings, terminal: Terminal, *, folder: Path, port: int, quiet: bool = False
+    settings: Settings, terminal: Terminal, *, folder: Path, port: int, environ: Mapping[str, str], quiet: bool = False
 ) -> Iterator[tuple[Stack, Supervisor]]:
     """Everything is up inside the block and down behind it. With `quiet` the programs' output goes to their log files only."""
     with claimed(folder) as ended:
         for pid in ended:
             terminal.write("granule", f"ended process {pid}, which an earlier run had left behind")
-        stack = plan_stack(settings, os.environ, folder=folder, port=port)
+        stack = plan_stack(settings, environ, folder=folder, port=port)
         programs = [replace(program, quiet=quiet or program.quiet) for program in stack.programs]
         supervisor = Supervisor(programs, folder=folder, write_line=terminal.write)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -28,13 +28,11 @@ class DemoFailed(GranuleError):
 class Shop:
     """A customer of the API at `url`. `check` is called while it waits, so that a dead program ends the wait."""
 
-    def __init__(self, url: str, *, token: str | None, check: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, check: Callable[[], None]) -> None:
         self._url = url
         self._check = check
         self._session = requests.Session()
         self._session.trust_env = False
-        if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def order(self, model: str, prompt: str, console: Console) -> Prediction:
         """Order a picture and return the finished prediction; a bar on `console` shows the steps meanwhile.

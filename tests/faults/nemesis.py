@@ -244,7 +244,7 @@ class Nemesis:
         self._system.redis_proxy.lose_reply_to(script_sha(script))
 
     def _message_lost(self) -> None:
-        for name in message_lists(MODEL):
+        for name in message_lists(MODEL, prefix=self._system.settings.redis_prefix):
             self._system.client.rpop(name)
 
     def _message_doubled(self) -> None:

@@ -293,7 +293,7 @@ class System:
 
     def messages(self) -> int:
         """How many Celery messages about renders wait."""
-        return sum(int(self.client.llen(name)) for name in message_lists(MODEL))  # type: ignore[arg-type]
+        return sum(int(self.client.llen(name)) for name in message_lists(MODEL, prefix=self.settings.redis_prefix))  # type: ignore[arg-type]
 
     def jobs(self) -> list[Job]:
         """Every job on record, newest first."""

@@ -98,7 +98,9 @@ def test_round_trips_of_an_order_that_a_stored_picture_answers(redis_url: str, s
 
 def test_an_order_leaves_one_message_for_the_workers_of_its_model(client: FlaskClient, redis: Redis) -> None:
     job_id = client.post("/v1/predictions", json={"version": MODEL, "input": {"prompt": MIX}}).json["id"]
-    messages = [message for name in message_lists(MODEL) for message in redis.lrange(name, 0, -1)]
+    messages = [
+        message for name in message_lists(MODEL, prefix=Settings().redis_prefix) for message in redis.lrange(name, 0, -1)
+    ]
     assert len(messages) == 1
     assert "granule.render" in messages[0]
     assert job_id in messages[0]

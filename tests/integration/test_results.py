@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -85,6 +85,7 @@ class Parts:
             catalog=load_catalog(self.settings.models_dir),
             celery=make_celery(self.settings),
             lease_s=self.settings.lease_s,
+            prefix=self.settings.redis_prefix,
         )
 
     def make_due(self, name: str, job_id: str) -> None:
@@ -115,7 +116,9 @@ def test_a_seeded_order_is_answered_with_the_stored_picture(parts: Parts) -> Non
     assert (again["metrics"]["predict_time"], again["attempts"], again["provenance"]) == (0, 1, WEIGHTS)
     assert parts.client.get(again["output"]).data == PICTURE
     assert parts.read(again["id"]) == again
-    waiting = [message for name in message_lists(MODEL) for message in parts.redis.lrange(name, 0, -1)]
+    waiting = [
+        message for name in message_lists(MODEL, prefix=Settings().redis_prefix) for message in parts.redis.lrange(name, 0, -1)
+    ]
     assert len(waiting) == 1  # the first order's own
 
 
@@ -260,7 +263,7 @@ def test_without_storage_nothing_is_forgotten(parts: Parts) -> None:
     away = connect_storage(parts.settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{free_block(1)[0]}"}))
     parts.make_due("expiring", job_id)
     with pytest.raises(StorageUnavailable):
-        Sweep(parts.store, parts.sweep().outbox, away, parts.sweep().catalog, parts.sweep().celery, 15).data()
+        replace(parts.sweep(), storage=away).data()
     assert parts.read(job_id)["data_removed"] is False
     parts.sweep().data()
     assert parts.read(job_id)["data_removed"] is True

@@ -11,7 +11,7 @@ from celery import Celery
 
 from shared.job_store import JobStore, connect_store
 from shared.jobs import Job, Lane, RenderSpec, Status
-from shared.queue import enqueue_render, make_celery
+from shared.queue import enqueue_render, make_celery, message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
@@ -213,3 +213,16 @@ def test_a_worker_shows_itself_only_while_it_is_there(processes: Processes, work
     guardian.send_signal(signal.SIGTERM)
     guardian.wait(timeout=20)
     assert workers.alive() == []
+
+
+def test_two_installations_on_one_server_leave_each_others_jobs_alone(
+    processes: Processes, settings: Settings, store: JobStore, celery: Celery
+) -> None:
+    other = Settings(**{name: getattr(settings, name) for name in settings.model_fields_set}, redis_prefix="other:")
+    other_store = connect_store(other, connect(other.redis_url, timeout_s=5))
+    elsewhere = submit(other_store, make_celery(other))
+    processes.guardian()
+    assert ended(store, submit(store, celery)).status is Status.SUCCEEDED
+    assert other_store.get(elsewhere).status is Status.QUEUED
+    redis = connect(settings.redis_url, timeout_s=5)
+    assert [redis.llen(name) for name in message_lists(MODEL, prefix="other:")] == [0, 0, 1, 0]

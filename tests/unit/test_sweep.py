@@ -33,7 +33,7 @@ def sweep(redis: Redis, store: JobStore) -> Sweep:
     catalog = load_catalog(settings.models_dir)
     outbox = Outbox(redis, prefix="test:")
     storage, celery = connect_storage(settings), make_celery(settings)
-    return Sweep(store=store, outbox=outbox, storage=storage, catalog=catalog, celery=celery, lease_s=15)
+    return Sweep(store=store, outbox=outbox, storage=storage, catalog=catalog, celery=celery, lease_s=15, prefix="test:")
 
 
 def test_a_job_past_its_deadline_is_called_off(store: JobStore, sweep: Sweep) -> None:
