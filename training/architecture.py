@@ -138,7 +138,7 @@ def write_pipeline(pipeline: StableDiffusionXLPipeline, folder: Path) -> None:
             shutil.rmtree(Path(draft) / name)
             shutil.copytree(TOKENIZERS / name, Path(draft) / name)
         shutil.copytree(draft, folder, dirs_exist_ok=True)
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
