@@ -6,6 +6,8 @@ here waits for results, schedules for later, retries a task, or recovers a lost 
 
 from __future__ import annotations
 
+import json
+import logging
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,8 @@ from kombu.transport import virtual
 from shared.errors import StoreUnavailable
 from shared.jobs import Lane
 from shared.settings import Settings
+
+log = logging.getLogger(__name__)
 
 RENDER_TASK = "granule.render"
 DELIVER_TASK = "granule.deliver"
@@ -54,15 +58,37 @@ class HintQoS(kombu_redis.QoS):
 
 
 class HintChannel(kombu_redis.Channel):
-    """A channel whose messages are hints."""
+    """A channel whose messages are hints. What is no JSON is dropped; Kombu would end the process."""
 
     QoS = HintQoS
 
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]  # the stubs leave it out
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            log.exception("a message that cannot be read was dropped")
+            return True
+
 
 class HintTransport(kombu_redis.Transport):
-    """Kombu's Redis transport for messages that are hints."""
+    """Kombu's Redis transport for messages that are hints. What is JSON but no message is dropped."""
 
     Channel = HintChannel
+
+    def _deliver(self, message: Any, queue: str | None) -> None:
+        if _is_message(message):
+            super()._deliver(message, queue)
+        else:
+            log.error("what is no message was dropped from %s: %.200r", queue, message)
+
+
+def _is_message(found: Any) -> bool:
+    """Tell whether Kombu can take something for a message: it looks for these parts without asking whether they are there."""
+    try:
+        properties = found["properties"]
+        return {"exchange", "routing_key"} <= set(properties["delivery_info"]) and bool(properties["delivery_tag"])
+    except (KeyError, TypeError):
+        return False
 
 
 def render_queue(model: str) -> str:

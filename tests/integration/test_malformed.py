@@ -61,17 +61,26 @@ def send_nonsense(celery: Celery, task: str, queue: str) -> None:
         celery.send_task(name, args=arguments, queue=queue)
 
 
+NO_MESSAGES = ("not json", "{}", "[]", "null", "7", '"text"', '{"body": "x", "properties": {}}', b"\xff\xfe")
+
+
 def test_a_render_worker_passes_over_what_it_cannot_read(
     processes: Processes, store: JobStore, celery: Celery, redis: Redis
 ) -> None:
     send_nonsense(celery, RENDER_TASK, queue_of(MODEL))
+    for key in redis.keys("*render.*"):
+        if redis.type(key) == "list":
+            redis.lpush(key, *NO_MESSAGES)
+            redis.rpush(key, *NO_MESSAGES)
     broken = submit(store, celery)
     redis.hset(f"granule:job:{broken}", "spec", "{")
     good = [submit(store, celery) for _ in range(3)]
     guardian = processes.guardian()
+    wait_until(lambda: store.get(good[0]).status is not Status.QUEUED, timeout_s=40)
+    worker = processes.worker_of(guardian)
     for job_id in good:
         wait_until(lambda job_id=job_id: store.get(job_id).status is Status.SUCCEEDED, timeout_s=40)
-    assert guardian.poll() is None
+    assert processes.worker_of(guardian) == worker
     assert [store.get(job_id).crashes for job_id in good] == [0, 0, 0]
     wait_until(lambda: not redis.keys("*unacked"))
 
