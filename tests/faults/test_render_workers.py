@@ -66,6 +66,7 @@ def test_16_poison(system: System) -> None:
     assert system.client.zscore("granule:dead", poison) is not None
 
 
+@pytest.mark.long
 def test_16_a_broken_device(system: System) -> None:
     broken, harmless = system.order("broken device"), system.order()
     [bad, good] = system.ended(broken, harmless)

@@ -166,6 +166,7 @@ def test_13_storage_away_for_too_long(system: System, figure: Figure) -> None:
     assert system.receiver.about(job_id)[0].status == "failed"
 
 
+@pytest.mark.long
 def test_12_the_storage_server_dies_and_returns(system: System) -> None:
     system.s3.kill()
     job_id = system.order("0.05 s a step")

@@ -42,6 +42,7 @@ def test_23_a_receiver_that_always_fails(system: System) -> None:
     assert len(told) == TRIES and len({(one.message_id, one.body_sha256) for one in told}) == 1
 
 
+@pytest.mark.long
 def test_23_a_receiver_that_hangs(system: System, figure: Figure) -> None:
     system.receiver.delay_s = 13.0
     job_id = system.order(webhook=True)
@@ -53,6 +54,7 @@ def test_23_a_receiver_that_hangs(system: System, figure: Figure) -> None:
     assert system.settled(job_id) == ["delivered"]
 
 
+@pytest.mark.long
 def test_23_a_receiver_that_sends_elsewhere(system: System) -> None:
     system.receiver.status, system.receiver.headers = 302, {"Location": "http://169.254.169.254/latest/meta-data/"}
     job_id = system.order(webhook=True)
