@@ -82,8 +82,10 @@ def read_json(request: Request) -> dict[str, Any]:
         body = json.loads(data, parse_constant=_refuse_constant)
         # A number like 1e999 reads as infinity, which no answer about this order could hold.
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except OSError as error:
+        raise InputInvalid("the body did not arrive whole: its length or its chunks are wrong", field="body") from error
     except (ValueError, RecursionError) as error:
-        raise InputInvalid("the body is not valid JSON", field="body") from error
+        raise InputInvalid(f"the body is not valid JSON: {error}", field="body") from error
     if not isinstance(body, dict):
         raise InputInvalid("the body must be a JSON object", field="body")
     if _is_deeper_than(BODY_MAX_DEPTH, body):
@@ -155,6 +157,8 @@ def check_cancel_after(text: str | None) -> float | None:
 def _invalid_field(kind: str, location: tuple[int | str, ...], message: str) -> InvalidField:
     if kind == "extra_forbidden":
         message = f"unknown field; known are {', '.join(PredictionRequest.model_fields)}"
+    elif kind == "model_type":
+        message = "must be an object"
     return {"type": kind, "field": ".".join(map(str, location)), "description": message}
 
 

@@ -35,7 +35,7 @@ class Outlook:
 def outlook(job: Job, queue_position: int | None, traffic: Traffic) -> Outlook:
     """Say what to expect of a job that has not ended. Every job of a model is taken to last as long as the mean."""
     if job.status is Status.QUEUED and traffic.workers == 0:
-        note = f"no worker serves {job.spec.model} now; the prediction waits until one starts"
+        note = f"no worker serves {job.spec.model} now; the prediction waits, and is drawn as soon as one is ready"
         return Outlook(queue_position, None, note)
     if traffic.mean_ms is None:
         return Outlook(queue_position)

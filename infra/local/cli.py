@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, text in (
         (up, "serve until Ctrl-C: API, render worker, courier, Redis, S3"),
-        (demo, f"start everything, render '{PROMPT}' into {DEMO_FILE}, stop"),
+        (demo, f"start everything, render '{PROMPT}' into {DEMO_FILE}, stop".replace("%", "%%")),
     ):
         commands.add_parser(command.__name__, help=text).set_defaults(command=command)
     return parser

@@ -46,7 +46,7 @@ class ResultsContract:
         job_id = self.submit(store).id
         outlook = store.view(job_id)[1]
         assert (outlook.queue_position, outlook.eta_s) == (0, None)
-        assert outlook.queue_note == f"no worker serves {MODEL} now; the prediction waits until one starts"
+        assert outlook.queue_note == f"no worker serves {MODEL} now; the prediction waits, and is drawn as soon as one is ready"
         workers.beat(WorkerInfo("other", "another/model", "cpu"))
         assert store.view(job_id)[1].queue_note is not None
         workers.beat(WorkerInfo("own", MODEL, "cpu"))
