@@ -14,6 +14,7 @@ from redis import Redis
 from api.server import create_app
 from shared.job_store import JobStore
 from shared.jobs import Event
+from shared.manifest import load_catalog
 from shared.settings import Settings
 from shared.worker_registry import WorkerRegistry
 from tests.contracts.api import MIX, MODEL, OLD_VERSION, idle_storage
@@ -88,7 +89,8 @@ def test_unknown_keys_inside_the_input_are_passed_over_and_echoed(client: FlaskC
     created = client.post("/v1/predictions", json=body(input=given))
     assert created.status_code == 201
     assert created.json["input"] == given
-    assert created.json["progress"]["steps"] == 20
+    manifest = load_catalog(Settings().models_dir).by_slug(MODEL)
+    assert created.json["progress"]["steps"] == manifest.render.num_inference_steps
 
 
 @pytest.mark.parametrize(
