@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from shared.palette import load_palette
@@ -40,6 +39,14 @@ class Recipe:
     terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
     rubber: Series = Series("rubber", 512, 10, 100, 15_000)
     wide_rubber: Series = Series("rubber", 1024, 2, 40, 16_000)
+
+    def longer(self, factor: float) -> Recipe:
+        """Return the recipe with UNet and adapters trained `factor` times as long; it can continue a finished run."""
+        return replace(
+            self,
+            unet_phases=tuple(replace(phase, until=round(phase.until * factor)) for phase in self.unet_phases),
+            adapter_phases=tuple(replace(phase, until=round(phase.until * factor)) for phase in self.adapter_phases),
+        )
 
 
 def train(out: Path, export: Path, recipe: Recipe) -> None:
@@ -92,10 +99,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".training"), help="checkpoints, cached latents and the log")
     parser.add_argument("--export", type=Path, default=TOKENIZERS, help="where the finished checkpoint goes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of torch")
+    parser.add_argument("--longer", type=float, default=1.0, help="train UNet and adapters this many times as long")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    np.seterr(over="raise")
-    train(arguments.out, arguments.export, Recipe())
+    train(arguments.out, arguments.export, Recipe().longer(arguments.longer))
 
 
 if __name__ == "__main__":
