@@ -210,7 +210,7 @@ def test_a_huge_body_is_not_read(peer: Callable[..., Peer]) -> None:
 
 
 def test_a_resolver_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(3))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(3) or [])
     started_s = time.monotonic()
     with pytest.raises(NoAnswer, match="in time"):
         send("http://shop.example.com/", timeout_s=0.3)
