@@ -127,7 +127,7 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
             output_quality=wanted.output_quality,
         ),
         mix=[(color.name, share) for color, share in parsed.mix.ordered] if parsed.mix else [],
-        warnings=list(parsed.warnings),
+        warnings=[*parsed.warnings, *_substitution(body, manifest)],
         base_url=base_url(),
         file_token=secrets.token_urlsafe(TOKEN_BYTES),
         stream_token=secrets.token_urlsafe(TOKEN_BYTES),
@@ -136,6 +136,14 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         webhook_events=events,
         cancel_after_s=check_cancel_after(request.headers.get("Cancel-After")),
     )
+
+
+def _substitution(body: PredictionRequest, manifest: Manifest) -> list[str]:
+    """Say so when the version that was asked for is an alias: the picture comes from another model than the caller wrote."""
+    asked = (body.version or "").rpartition(":")[2]
+    if not asked or "/" in asked or asked == manifest.version:
+        return []
+    return [f"version {asked} is served by {manifest.slug} on this server"]
 
 
 def _webhook_of(body: PredictionRequest, parts: Context) -> tuple[str | None, list[Event]]:

@@ -80,7 +80,9 @@ def test_the_model_may_stand_in_the_address(client: FlaskClient, kind: str) -> N
 def test_a_version_that_another_model_stands_in_for(redis: Redis, store: JobStore) -> None:
     old = "f" * 64
     client = client_with(redis, store, version_aliases=(f"{old}={MODEL}",))
-    assert client.post("/v1/predictions", json=body(version=old)).json["model"] == MODEL
+    made = client.post("/v1/predictions", json=body(version=old)).json
+    assert (made["model"], made["warnings"]) == (MODEL, [f"version {old} is served by {MODEL} on this server"])
+    assert client.post("/v1/predictions", json=body(version=made["version"])).json["warnings"] == []
     assert client.get(f"/v1/models/{MODEL}/versions/{old}").json["id"] == old
 
 
