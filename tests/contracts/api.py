@@ -104,7 +104,9 @@ class PredictionsContract(ApiContract):
         running = client.get(f"/v1/predictions/{job_id}").json
         official = OfficialPrediction(**running)
         assert (official.status, official.progress.percentage, official.progress.current) == ("processing", 0.25, 5)
-        assert (running["progress"]["fraction"], running["queue_position"], running["attempts"]) == (0.25, None, 1)
+        steps = store.get(job_id).spec.render.num_inference_steps
+        assert running["progress"] == {"step": 5, "steps": steps, "fraction": pytest.approx(5 / steps, abs=1e-4)}
+        assert (running["queue_position"], running["attempts"]) == (None, 1)
         store.succeed(job_id, fence, new_result())
         done = client.get(f"/v1/predictions/{job_id}").json
         assert done["status"] == "succeeded"
