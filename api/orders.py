@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import secrets
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +53,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
 
     `manifest` is the model that the address names; without it the body's `version` must. `job_id` is an id the caller chose.
     """
+    started_s = time.monotonic()
     parts = context()
     raw = read_json(request)
     body = check_body(raw)
@@ -78,7 +80,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
         if job_id is None:
             raise
         raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id") from error
-    return _answer(parts, _start(parts, created) if created.is_new else created)
+    return _answer(parts, _start(parts, created) if created.is_new else created, started_s)
 
 
 def _manifest_for(body: PredictionRequest, named: Manifest | None, parts: Context) -> Manifest:
@@ -170,7 +172,7 @@ def _repeat_window_s(body: PredictionRequest) -> float:
     retries = request.headers.get("x-stainless-retry-count", "0")
     if re.fullmatch(r"[0-9]{1,4}", retries) and int(retries) > 0:
         return RETRY_REPEAT_S
-    return SEEDED_REPEAT_S if _names_seed(body) else 0.0
+    return SEEDED_REPEAT_S if _names_seed(body) and not wants_fresh(request.headers) else 0.0
 
 
 def _names_seed(body: PredictionRequest) -> bool:
@@ -203,12 +205,14 @@ def _announce(parts: Context, spec: JobSpec) -> None:
         log.warning("job %s is recorded, but its message could not be sent", spec.id, extra={"job_id": spec.id})
 
 
-def _answer(parts: Context, created: Created) -> Response:
+def _answer(parts: Context, created: Created, started_s: float) -> Response:
     job, outlook = created.job, created.outlook
     hold = hold_s(request.headers, hold_max_s=parts.settings.hold_max_s)
     if hold is not None and not job.status.is_terminal and parts.holds.acquire(blocking=False):
         try:
-            job, outlook = parts.store.wait(job.id, hold), Outlook()
+            # What the order itself took counts: the client's patience began with its request.
+            left_s = max(0.0, hold - (time.monotonic() - started_s))
+            job, outlook = parts.store.wait(job.id, left_s), Outlook()
             if not job.status.is_terminal:
                 job, outlook = parts.store.view(job.id)
         except StoreUnavailable:

@@ -138,10 +138,15 @@ def _news(job: Job, position: Position, base_url: str) -> Iterator[bytes]:
         yield _event("output", file_url(base_url, job.spec.file_token, filename), position)
     if job.status is Status.FAILED:
         detail = job.error.detail if job.error else "the prediction failed"
-        yield _event("error", json.dumps({"detail": detail}), position)
+        yield _event("error", _compact({"detail": detail}), position)
     reasons = {Status.FAILED: {"reason": "error"}, Status.CANCELED: {"reason": "canceled"}}
     position.done = True
-    yield _event("done", json.dumps(reasons.get(job.status, {})), position)
+    yield _event("done", _compact(reasons.get(job.status, {})), position)
+
+
+def _compact(data: dict[str, str]) -> str:
+    # Escaped to ASCII: some readers of event streams take U+2028 for the end of a line.
+    return json.dumps(data, separators=(",", ":"))
 
 
 def _event(name: str, data: str, position: Position) -> bytes:

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     """Jobs of a tenant that may wait before its creates answer 429; an entry of the file can say otherwise. Unset: no bound."""
     token_creates_per_minute: int | None = Field(None, ge=1)
     """Orders that a token may place in a minute; an entry of the file can say otherwise. Unset: no bound."""
-    hold_max_s: float = Field(55.0, ge=1, le=60)
+    hold_max_s: float = Field(55.0, ge=1, le=55)
     """Longest time a create with `Prefer: wait` is held open."""
     body_max_bytes: int = Field(65_536, ge=1_024)
     """Largest request body that is read."""

@@ -22,11 +22,12 @@ local function stored_source()
   return nil
 end
 
-local recorded = redis.call('HMGET', job, 'tenant', 'body_hash')
+local recorded = redis.call('HMGET', job, 'tenant', 'body_hash', 'file_token', 'status')
 if recorded[1] then
-  -- Either a lost reply of our own, or somebody chose the id.
-  if recorded[1] == tenant and recorded[2] == body_hash then return answer('same', id) end
-  return { 'conflict' }
+  if recorded[1] ~= tenant or recorded[2] ~= body_hash then return { 'conflict' } end
+  -- The file token is drawn anew for each request: the same one means that only our reply was lost, and nobody was told yet.
+  local untold = recorded[3] == ARGV[13] and recorded[4] == 'queued'
+  return answer(untold and 'created' or 'same', id)
 end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'id', 'body_hash')

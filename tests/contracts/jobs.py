@@ -74,7 +74,9 @@ class JobStoreContract:
         spec = new_spec()
         store.create(spec, body_hash="h", queue_max_jobs=100)
         again = store.create(spec, body_hash="h", queue_max_jobs=100)
-        assert again.job_id == spec.id and not again.is_new
+        assert again.job_id == spec.id and again.is_new
+        repeat = store.create(replace(spec, file_token=new_id()), body_hash="h", queue_max_jobs=100)
+        assert repeat.job_id == spec.id and not repeat.is_new
         assert store.depth(MODEL) == 1
 
     def test_a_key_answers_with_its_first_job_and_refuses_another_body(self, store: JobStore) -> None:

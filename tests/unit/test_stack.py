@@ -105,3 +105,11 @@ def test_ports_are_kept_while_they_are_free(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", first[1])):
         assert not is_free(first[1])
         assert first[1] not in remembered_block(tmp_path / "ports", 3)
+
+
+def test_streams_and_holds_leave_threads_for_everybody_else(tmp_path: Path) -> None:
+    settings = Settings()
+    stack = plan_stack(settings, {}, folder=tmp_path, port=0)
+    command = next(program.command for program in stack.programs if program.name == "api")
+    threads = int(command[command.index("--threads") + 1])
+    assert settings.streams_max + settings.holds_max <= threads - 4

@@ -52,7 +52,7 @@ def test_a_canceled_prediction_ends_its_stream(service: Service) -> None:
     assert next(events).event is Kind.LOGS
     prediction.cancel()
     *_, done = events
-    assert (done.event, done.data) == (Kind.DONE, '{"reason": "canceled"}')
+    assert (done.event, done.data) == (Kind.DONE, '{"reason":"canceled"}')
 
 
 def test_readers_who_leave_make_room_for_others(service: Service) -> None:
@@ -86,4 +86,4 @@ def test_the_api_goes_on_answering_while_streams_are_open(service: Service) -> N
         assert time.monotonic() - started_s < 2
         service.client().predictions.cancel(service.ids()[0])
         for answer in opened:
-            assert answer.read().decode().endswith('data: {"reason": "canceled"}\n\n')
+            assert answer.read().decode().endswith('data: {"reason":"canceled"}\n\n')
