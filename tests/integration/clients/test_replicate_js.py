@@ -171,4 +171,4 @@ def test_a_stream_ends_with_the_address_of_the_picture(service: Service, call: C
     assert "".join(event["data"] for event in logs) == service.store.get(service.ids()[0]).logs
     assert (output["event"], done) == ("output", {"event": "done", "data": "{}", "id": done["id"]})
     assert output["data"].startswith(f"{service.base_url}/v1/files/")
-    assert call("stream", ref=MODEL, input={"prompt": "broken"})["error"] == '{"detail": "the pipeline broke"}'
+    assert call("stream", ref=MODEL, input={"prompt": "broken"})["error"] == '{"detail":"the pipeline broke"}'
