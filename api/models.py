@@ -11,7 +11,7 @@ from api.orders import place_order
 from api.resources import Account, Caller, Deployment, Model, Version, WebhookSecret
 from api.responses import json_response, page
 from api.schemas import model_schema
-from api.tokens import LANES, Token
+from api.tokens import LANES, Scope, Token
 from shared.errors import ModelUnknown, NotFound
 from shared.manifest import Manifest
 from shared.webhooks import secret_of
@@ -110,7 +110,8 @@ def get_account() -> Response:
 
 @blueprint.get("/webhooks/default/secret")
 def get_webhook_secret() -> Response:
-    """Read the secret that your webhooks are signed with."""
+    """Read the secret that your webhooks are signed with; a token that may only read is refused, for it could forge them."""
+    g.token.require(Scope.CREATE)
     secret = context().settings.webhook_secret
     if secret is None:
         raise NotFound("this server sends no webhooks: its operator has set no signing secret")
