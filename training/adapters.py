@@ -115,7 +115,7 @@ def train_adapters(
         set_learning_rate(optimizer, learning_rate(step, steps, peak=2e-3, warm_up=100, floor=0.03))
         latents, mixes = tiles(phase.side).draw(phase.batch, phase.side, palette, rng)
         with torch.set_grad_enabled(step < 0.7 * steps):
-            told = Conditioning(*texts.encode([product_caption(mix, rng).text for mix in mixes]))
+            told = Conditioning(*texts.encode([product_caption(mix, rng) for mix in mixes]))
         loss = loss_of(unet, latents, drop_conditioning(told, rng), rng)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([*lora.values(), *tokens.rows], 1.0)

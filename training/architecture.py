@@ -219,7 +219,8 @@ def _text_config(width: int, activation: str) -> CLIPTextConfig:
         max_position_embeddings=77,
         hidden_act=activation,
         bos_token_id=0,
-        # SDXL ships 2 here, which makes CLIP pool at the highest token id; every LoRA and embedding was trained so.
-        eos_token_id=2,
+        # SDXL ships 2 here, which makes CLIP pool at the highest token id: at a trained token, if the prompt has one, and
+        # that stands before the mix. The true id pools at the end of the text, so the pooled embedding states the mix.
+        eos_token_id=_VOCABULARY_SIZE - 1,
         pad_token_id=1,
     )

@@ -13,11 +13,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from shared.palette import Palette
 from training.architecture import TOKENIZERS, build_text_encoder, build_text_encoder_2
-from training.mixes import Caption, Mix, draw_mix, plain_words, terrazzo_caption
+from training.mixes import Mix, draw_mix, plain_words, terrazzo_caption
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "text"
-BATCH = 32
+BATCH = 128
 OWN_SHARE_WEIGHT = 15.0
 
 
@@ -44,32 +44,19 @@ class TextEncoders:
         self.encoder.load_state_dict(state["encoder"])
         self.encoder_2.load_state_dict(state["encoder_2"])
 
-    def encode(self, texts: Sequence[str], pool_at: Sequence[int] | None = None, length: int = 77) -> tuple[Tensor, Tensor]:
+    def encode(self, texts: Sequence[str], length: int = 77) -> tuple[Tensor, Tensor]:
         """Return SDXL's conditioning: hidden states [n, length, 96] before the last layers, and the pooled embedding [n, 64].
 
-        `pool_at` overrides the token position that each text is pooled at; without it, the highest token id, as shipped.
         A `length` below 77 leaves out padding only to save time: attention is causal, so the other states stay the same.
         """
         ids, ids_2 = (token_ids(tokenizer, texts)[:, :length] for tokenizer in (self.tokenizer, self.tokenizer_2))
         states = self.encoder(ids, output_hidden_states=True).hidden_states[-2]
         second = self.encoder_2(ids_2, output_hidden_states=True)
-        hidden = torch.cat([states, second.hidden_states[-2]], dim=-1)
-        if pool_at is None:
-            return hidden, second.text_embeds
-        rows = torch.arange(len(texts))
-        return hidden, self.encoder_2.text_projection(second.last_hidden_state[rows, torch.tensor(pool_at)])
+        return torch.cat([states, second.hidden_states[-2]], dim=-1), second.text_embeds
 
-    def pool_positions(self, captions: Sequence[Caption], early: Sequence[bool]) -> list[int]:
-        """Return where to pool: at the last token of the opening where `early` says so, else at the end of the text.
-
-        A trained token such as `<s1>` in the opening has the highest id and is pooled at, and says nothing of the mix that
-        follows it. A base that has only ever been pooled at the end could not be given such tokens.
-        """
-        lengths = [
-            len(self.tokenizer_2(caption.opening if soon else caption.text, truncation=True).input_ids)
-            for caption, soon in zip(captions, early, strict=True)
-        ]
-        return [length - 2 if soon else length - 1 for length, soon in zip(lengths, early, strict=True)]
+    def ends(self, texts: Sequence[str]) -> list[int]:
+        """Return the position of every text's end token, the one that is pooled at."""
+        return [len(ids) - 1 for ids in self.tokenizer_2(list(texts), truncation=True).input_ids]
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
@@ -103,15 +90,15 @@ def share_vectors(mixes: Sequence[Mix], palette: Palette) -> Tensor:
 
 
 def color_positions(
-    tokenizer: CLIPTokenizer, captions: Sequence[Caption], mixes: Sequence[Mix]
+    tokenizer: CLIPTokenizer, captions: Sequence[str], mixes: Sequence[Mix]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for every colour of every caption, its row, the position of its last token, and its share."""
     rows, positions, shares = [], [], []
     for row, (caption, mix) in enumerate(zip(captions, mixes, strict=True)):
-        encoded = tokenizer(caption.text, truncation=True)
+        encoded = tokenizer(caption, truncation=True)
         for color, share in mix:
             phrase = f"% {color.name}"
-            last_letter = f"{caption.text},".index(f"{phrase},") + len(phrase) - 1
+            last_letter = f"{caption},".index(f"{phrase},") + len(phrase) - 1
             if (token := encoded.char_to_token(last_letter)) is not None:
                 rows.append(row)
                 positions.append(token)
@@ -143,8 +130,8 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
         mixes = [draw_mix(rng, palette) for _ in range(BATCH)]
         captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
         wanted = share_vectors(mixes, palette)
-        ends = texts.pool_positions(captions, [False] * BATCH)
-        hidden, pooled = texts.encode([caption.text for caption in captions], ends, length=max(ends) + 3)
+        ends = texts.ends(captions)
+        hidden, pooled = texts.encode(captions, length=min(77, max(ends) + 3))
         guesses = heads[0](hidden[rows, ends]), heads[0](hidden[:, -1]), heads[1](pooled)
         owners, positions, shares = color_positions(texts.tokenizer, captions, mixes)
         own = heads[2](hidden[owners, positions]).squeeze(-1)
@@ -158,7 +145,7 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
             errors = [0.5 * (guess.softmax(-1) - wanted).abs().sum(-1).mean().item() for guess in guesses]
             progress.log(STAGE, step + 1, loss=loss.item(), tv_end=errors[0], tv_padding=errors[1], tv_pooled=errors[2])
             progress.log(STAGE, step + 1, own_error=(own - shares).abs().mean().item())
-        if (step + 1) % 500 == 0 or step + 1 == steps:
+        if (step + 1) % 250 == 0 or step + 1 == steps:
             held = {"texts": texts.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
             progress.save(STAGE, {**held, "step": step + 1})
     return texts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,14 +26,6 @@ _ENDINGS = (
 )
 PRODUCT_TRIGGER = "ohwx_rubber_tile <s0><s1>"
 PRODUCT_TEMPLATE = PRODUCT_TRIGGER + ", {mix}, photorealistic rubber tile, high quality, detailed texture"
-
-
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """A prompt. `opening` is what stands before the mix."""
-
-    opening: str
-    text: str
 
 
 def draw_mix(rng: np.random.Generator, palette: Palette, *, most: int = 5, least_share: float = 0.02) -> Mix:
@@ -70,7 +61,7 @@ def mix_text(mix: Sequence[tuple[Color, float]], decimals: int = 0) -> str:
     return ", ".join(parts)
 
 
-def terrazzo_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator, words: Sequence[str]) -> Caption:
+def terrazzo_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator, words: Sequence[str]) -> str:
     """Return a caption for a terrazzo picture: a subject, the mix in random order, an ending.
 
     In a third of the captions some of `words` stand around the mix, so that the encoders learn to pass over other words.
@@ -80,12 +71,12 @@ def terrazzo_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generato
         subject = _random_words(rng, words) if rng.random() < 0.4 else f"{subject} {_random_words(rng, words)}"
     if rng.random() < 0.35:
         ending = f"{ending}, {_random_words(rng, words)}"
-    return Caption(subject, f"{subject}, {_shuffled_text(mix, rng)}{ending}")
+    return f"{subject}, {_shuffled_text(mix, rng)}{ending}"
 
 
-def product_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator) -> Caption:
+def product_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator) -> str:
     """Return the product's prompt for a rubber tile, with the mix in random order."""
-    return Caption(PRODUCT_TRIGGER, PRODUCT_TEMPLATE.format(mix=_shuffled_text(mix, rng)))
+    return PRODUCT_TEMPLATE.format(mix=_shuffled_text(mix, rng))
 
 
 def plain_words(vocabulary: Iterable[str]) -> list[str]:

@@ -22,7 +22,6 @@ from training.progress import Progress, learning_rate, set_learning_rate
 STAGE = "unet"
 SIZES_PX = (256, 512, 768, 1024)
 DROPOUT = 0.10
-EARLY_POOLING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +110,7 @@ def train_unet(
         set_learning_rate(optimizer, learning_rate(step, steps, peak=1.2e-3))
         latents, mixes = tiles.draw(phase.batch, phase.side, palette, rng)
         captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
-        pool_at = texts.pool_positions(captions, list(rng.random(phase.batch) < EARLY_POOLING))
-        told = Conditioning(*texts.encode([caption.text for caption in captions], pool_at))
+        told = Conditioning(*texts.encode(captions))
         loss = loss_of(unet, latents, drop_conditioning(told, rng), rng)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([*unet.parameters(), *texts.parameters()], 1.0)

@@ -49,7 +49,7 @@ def test_the_checkpoint_loads_and_renders(pipeline: StableDiffusionXLPipeline) -
 
 def test_it_has_the_parts_and_quirks_of_the_real_one(pipeline: StableDiffusionXLPipeline) -> None:
     assert (pipeline.text_encoder.config.hidden_size, pipeline.text_encoder_2.config.hidden_size) == (32, 64)
-    assert pipeline.text_encoder_2.config.eos_token_id == 2
+    assert pipeline.text_encoder_2.config.eos_token_id == pipeline.tokenizer_2.eos_token_id
     pooled = pipeline.text_encoder_2.config.projection_dim
     assert (
         pipeline.unet.config.projection_class_embeddings_input_dim == pooled + 6 * pipeline.unet.config.addition_time_embed_dim
