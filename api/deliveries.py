@@ -35,11 +35,11 @@ def redeliver(prediction_id: str, delivery_number: str) -> Response:
     _check_owner(prediction_id)
     delivery_id, outbox = f"{prediction_id}.{delivery_number}", context().outbox
     if not NUMBER.fullmatch(delivery_number):
-        raise NotFound(f"no delivery {delivery_id!r}")
+        raise NotFound(f"no delivery {delivery_id!r}", field="delivery_number")
     outbox.redeliver(delivery_id)
     delivery = outbox.get(delivery_id)
     if delivery is None:
-        raise NotFound(f"no delivery {delivery_id!r}")
+        raise NotFound(f"no delivery {delivery_id!r}", field="delivery_number")
     return json_response(describe(delivery))
 
 
@@ -60,4 +60,4 @@ def describe(delivery: Delivery) -> DeliveryResource:
 
 def _check_owner(prediction_id: str) -> None:
     if not g.token.owns(context().store.get(prediction_id).spec.tenant):
-        raise NotFound(f"no prediction {prediction_id!r}")
+        raise NotFound(f"no prediction {prediction_id!r}", field="prediction_id")

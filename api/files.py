@@ -52,10 +52,16 @@ def preflight_file(token: str, filename: str) -> Response:
     return Response(status=204, headers=CORS | PREFLIGHT)
 
 
-@blueprint.post("")
-def upload_file() -> Response:
+@blueprint.route("", methods=["GET", "POST"])
+def refuse_uploads() -> Response:
     """Say that inputs are not uploaded here; clients then send them inside the body."""
     raise NotOffered("this server takes no uploads: a prediction's input is text and numbers")
+
+
+@blueprint.route("/<file_id>", methods=["GET", "DELETE"])
+def refuse_upload(file_id: str) -> Response:
+    """Say that there is no such upload, as there is none at all."""
+    return refuse_uploads()
 
 
 def _find(token: str, filename: str) -> Output:
@@ -65,7 +71,7 @@ def _find(token: str, filename: str) -> Output:
     for output in job.result.outputs if job.result else []:
         if output.filename == filename:
             return output
-    raise NotFound("no such file")
+    raise NotFound("no such file", field="token")
 
 
 def _wanted_part(output: Output, etag: str) -> tuple[int, int] | None:

@@ -149,7 +149,7 @@ def _deployed(owner: str, name: str) -> Manifest:
     try:
         return context().catalog.by_slug(f"{owner}/{name}")
     except ModelUnknown as error:
-        raise NotFound(f"no deployment {owner}/{name}: deployments are called as their models") from error
+        raise NotFound(f"no deployment {owner}/{name}: deployments are called as their models", field="name") from error
 
 
 def _deployments(manifests: Sequence[Manifest]) -> list[Deployment]:

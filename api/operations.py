@@ -8,6 +8,7 @@ from typing import Any
 from api import examples
 from api.examples import Failure
 from api.params import IDEMPOTENCY_KEY, JOB_ID
+from api.tokens import NAME
 from shared.wire import PRIORITIES
 
 
@@ -69,7 +70,7 @@ OPERATIONS: dict[str, Operation] = {
     "predictions.list_predictions": Operation(
         {200: "PredictionPage"},
         (examples.CURSOR_INVALID, examples.NO_REDIS),
-        query=("cursor", "created_after", "created_before", "source"),
+        query=("cursor", "created_after", "created_before", "source", "tenant"),
     ),
     "predictions.get_prediction": Operation({200: "Prediction"}, OF_ONE),
     "predictions.cancel_prediction": Operation({200: "Prediction"}, OF_ONE),
@@ -98,7 +99,8 @@ OPERATIONS: dict[str, Operation] = {
         may_send=("Content-Range",),
         public=True,
     ),
-    "files.upload_file": Operation({}, (examples.NO_UPLOADS,), public=True),
+    "files.refuse_uploads": Operation({}, (examples.NO_UPLOADS,), public=True),
+    "files.refuse_upload": Operation({}, (examples.NO_UPLOADS,), public=True),
     "stream.stream_prediction": Operation(
         {200: "text/event-stream", 204: None},
         (examples.NO_STREAM, examples.REMOVED, examples.STREAMS_FULL, examples.NO_REDIS),
@@ -129,6 +131,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "Idempotency-Key": (
         {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
         "The same key and body within 24 hours are the same prediction.",
+    "file_id": (TEXT, "The id of an upload, of which there are none.", None),
         "order-4711",
     ),
     "Cancel-After": (TEXT, "Call the job off if it has not ended after this time: 90, 30s, 1m30s, 2h30m; at least 5 s.", "90"),
@@ -146,6 +149,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
 """Schema, meaning and example of every parameter. All values are text on the wire."""
 
 WHOLE = {"type": "integer", "minimum": 0}
+    "tenant": (
+        {"type": "string", "pattern": f"^{NAME.pattern}$"},
+        "Only this tenant's predictions; without it an operator's token lists everybody's, all others their own.",
+        "shop",
+    ),
 
 ANSWER_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "Location": ({"type": "string", "format": "uri"}, "The prediction's address."),
@@ -155,7 +163,7 @@ ANSWER_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "Content-Range": (TEXT, "Which bytes of how many these are."),
     "WWW-Authenticate": (TEXT, "Bearer"),
     "Retry-After": (WHOLE, "Seconds to wait before the next try."),
-    "x-should-retry": ({"type": "string", "enum": ["true"]}, "The same request may succeed later."),
+    "x-should-retry": ({"type": "string", "enum": ["true", "false"]}, "Whether the same request may succeed later."),
     "ratelimit-limit": (WHOLE, "Orders that the token may place in a minute."),
     "ratelimit-remaining": (WHOLE, "How many of them are left."),
     "ratelimit-reset": (WHOLE, "Seconds until there are more."),

@@ -42,8 +42,8 @@ TOKEN_BYTES = 24
 SEEDED_REPEAT_S = 10.0
 """A body with a seed has one right picture, so the same body again within this time is the same order."""
 
-RETRY_REPEAT_S = 150.0
-"""A client that counts its retries may have waited out a time-out of 60 s twice before it sends the same body again."""
+RETRY_COUNT = re.compile(r"[0-9]{1,4}")
+RETRY_MAX = 100
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
                 tenant_max_jobs=g.token.max_waiting_jobs,
                 idempotency_key=key,
                 repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
+                retry=None if key or job_id else _retry_count(),
                 reuse=reuse and admitted,
             ),
         )
@@ -168,10 +169,13 @@ def _body_hash(raw: dict[str, Any], manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
 
 
+def _retry_count() -> int | None:
+    """How often the client says that it sent this request before, as Replicate's second Python client does."""
+    text = request.headers.get("x-stainless-retry-count", "")
+    return min(int(text), RETRY_MAX) if RETRY_COUNT.fullmatch(text) else None
+
+
 def _repeat_window_s(body: PredictionRequest) -> float:
-    retries = request.headers.get("x-stainless-retry-count", "0")
-    if re.fullmatch(r"[0-9]{1,4}", retries) and int(retries) > 0:
-        return RETRY_REPEAT_S
     return SEEDED_REPEAT_S if _names_seed(body) and not wants_fresh(request.headers) else 0.0
 
 

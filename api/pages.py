@@ -1,4 +1,4 @@
-"""A tenant's predictions a hundred at a time, newest first, with opaque cursors in both directions."""
+"""Predictions a hundred at a time, newest first, with opaque cursors in both directions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.wire import prediction
 
 PAGE_SIZE = 100
 CURSOR = re.compile(r"([<>])([0-9]{1,18})")
-FILTERS = ("created_after", "created_before", "source")
+FILTERS = ("created_after", "created_before", "source", "tenant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Cursor:
         return cls(match[1] == ">", int(match[2]))
 
 
-def predictions_page(store: JobStore, tenant: str, query: Mapping[str, str], *, base_url: str) -> dict[str, Any]:
-    """Return one page of the tenant's predictions.
+def predictions_page(store: JobStore, tenant: str | None, query: Mapping[str, str], *, base_url: str) -> dict[str, Any]:
+    """Return one page of a tenant's predictions, or of everybody's with None.
 
     `query` may have `cursor`, `created_after` (inclusive) and `created_before` (exclusive) as ISO 8601, and `source`
-    (`api`, or `web`, which has none). Queue positions are left out: they are part of a single prediction only.
+    (`api`, or `web`, which has none); its `tenant` is in the addresses of the pages beside it. Queue positions are left out: they are part of a single prediction only.
 
     Raises:
         InputInvalid: one of them has another form.

@@ -9,7 +9,8 @@ from api.orders import place_order
 from api.pages import predictions_page
 from api.params import check_job_id
 from api.responses import json_response
-from shared.errors import NotFound
+from api.tokens import NAME, Scope
+from shared.errors import InputInvalid, NotFound
 from shared.jobs import Job
 from shared.outlook import Outlook
 from shared.removal import remove_data
@@ -33,8 +34,8 @@ def put_prediction(prediction_id: str) -> Response:
 
 @blueprint.get("")
 def list_predictions() -> Response:
-    """List your predictions, newest first."""
-    return json_response(predictions_page(context().store, g.tenant, request.args, base_url=base_url()))
+    """List your predictions, newest first; an operator's token lists those of every tenant, or of the one named."""
+    return json_response(predictions_page(context().store, _listed_tenant(), request.args, base_url=base_url()))
 
 
 @blueprint.get("/<prediction_id>")
@@ -67,9 +68,26 @@ def delete_prediction(prediction_id: str) -> Response:
     return json_response(prediction(job, base_url=base_url(), outlook=outlook), 200 if job.data_removed else 202)
 
 
+def _listed_tenant() -> str | None:
+    """Return whose predictions are listed; None: everybody's.
+
+    Raises:
+        InputInvalid: a tenant is named that cannot be one.
+        Forbidden: it is not the caller's, who is no operator.
+    """
+    named = request.args.get("tenant")
+    if named is None:
+        return None if g.token.may(Scope.ADMIN) else g.token.tenant
+    if not NAME.fullmatch(named):
+        raise InputInvalid("a tenant's name is 1 to 64 letters, digits, . _ and -", field="tenant")
+    if not g.token.owns(named):
+        g.token.require(Scope.ADMIN)
+    return named
+
+
 def _own_job(prediction_id: str) -> tuple[Job, Outlook]:
     """Return a job of the caller's and what to expect of it. Raises NotFound for one of somebody else's as for none."""
     job, outlook = context().store.view(prediction_id)
     if not g.token.owns(job.spec.tenant):
-        raise NotFound(f"no prediction {prediction_id!r}")
+        raise NotFound(f"no prediction {prediction_id!r}", field="prediction_id")
     return job, outlook

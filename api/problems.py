@@ -85,8 +85,9 @@ PROBLEMS: dict[type[GranuleError], tuple[HTTPStatus, str]] = {
 """Status and title of each error; a class that is not listed has its parent's."""
 
 HTTP_PROBLEMS: dict[int, tuple[str, str | None]] = {
-    404: ("not_found", None),
-    405: ("method_not_allowed", None),
+    400: ("bad_request", "request"),
+    404: ("not_found", "url"),
+    405: ("method_not_allowed", "method"),
     413: ("body_too_large", "body"),
     414: ("url_too_long", "url"),
     415: ("unsupported_media_type", "Content-Type"),
@@ -136,6 +137,9 @@ def _from_http(error: HTTPException) -> Response:
     fields: list[InvalidField] = [] if field is None else [{"type": code, "field": field, "description": detail}]
     own = ("content-type", "content-length")
     headers = {name: value for name, value in error.get_headers() if name.lower() not in own}
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Replicate's second Python client would send the same request twice more.
+        headers["x-should-retry"] = "false"
     return _problem(status, error.name, detail, code, fields, headers)
 
 

@@ -96,9 +96,9 @@ def _streamed_job(store: JobStore, job_id: str, token: str) -> Job:
     try:
         job = store.get(job_id)
     except NotFound as error:
-        raise NotFound("no such stream") from error
+        raise NotFound("no such stream", field="token") from error
     if not job.spec.stream_token or not hmac.compare_digest(job.spec.stream_token.encode(), token.encode()):
-        raise NotFound("no such stream")
+        raise NotFound("no such stream", field="token")
     if job.data_removed:
         raise Gone("this prediction's data was removed")
     return job

@@ -44,7 +44,7 @@ class Scope(StrEnum):
     CREATE = "create"
     """Order, call off and delete predictions."""
     ADMIN = "admin"
-    """Both, and with the predictions of every tenant."""
+    """Both, and with the predictions of every tenant, which it also lists; and the dead letters."""
 
 
 LaneOfCaller = Literal[Lane.HIGH, Lane.NORMAL, Lane.LOW]

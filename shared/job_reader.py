@@ -30,7 +30,7 @@ class JobReader:
         with answering():
             fields = cast("dict[str, str]", self._redis.hgetall(self._key(f"job:{job_id}")))
         if not fields:
-            raise NotFound(f"no prediction {job_id!r}")
+            raise NotFound(f"no prediction {job_id!r}", field="prediction_id")
         return Job.from_fields(fields)
 
     def view(self, job_id: str) -> tuple[Job, Outlook]:
@@ -42,25 +42,25 @@ class JobReader:
         with answering():
             job_id = cast("str | None", self._redis.get(self._key(f"file:{token}")))
         if job_id is None:
-            raise NotFound("no such file")
+            raise NotFound("no such file", field="token")
         return self.get(job_id)
 
     def list_jobs(
         self,
-        tenant: str,
+        tenant: str | None,
         *,
         before_seq: int | None = None,
         after_seq: int | None = None,
         oldest: bool = False,
         limit: int = 100,
     ) -> list[Job]:
-        """Return up to `limit` of a tenant's jobs numbered strictly between the two, newest first.
+        """Return up to `limit` of a tenant's jobs (None: everybody's) numbered strictly between the two, newest first.
 
         Where more fit, they are the newest of them, or with `oldest` those that come right after `after_seq`.
         """
         low = "-inf" if after_seq is None else f"({after_seq}"
         high = "+inf" if before_seq is None else f"({before_seq}"
-        key = self._key(f"jobs:{tenant}")
+        key = self._key("jobs" if tenant is None else f"jobs:{tenant}")
         with answering():
             if oldest:
                 ids = cast("list[str]", self._redis.zrangebyscore(key, low, high, 0, limit))[::-1]
@@ -72,9 +72,9 @@ class JobReader:
             records = cast("list[dict[str, str]]", pipe.execute())
         return [Job.from_fields(fields) for fields in records if fields]
 
-    def seq_at(self, tenant: str, created_ms: int) -> int:
-        """Return the number that a tenant's first job created at that moment or later has, or would have."""
-        return int(self._run("seek", "", tenant, created_ms))
+    def seq_at(self, tenant: str | None, created_ms: int) -> int:
+        """Return the number that a tenant's (None: anybody's) first job created at that moment or later has, or would have."""
+        return int(self._run("seek", "", tenant or "", created_ms))
 
     def run_counts(self) -> dict[str, int]:
         """How many jobs of each model were ever recorded."""
@@ -172,7 +172,7 @@ def read_view(job_id: str, reply: list[Any]) -> tuple[Job, Outlook]:
     """Read what the scripts' `view` returns: record, position, clock and traffic. Raises NotFound when the record is empty."""
     record, position, now_ms, traffic = reply
     if not record:
-        raise NotFound(f"no prediction {job_id!r}")
+        raise NotFound(f"no prediction {job_id!r}", field="prediction_id")
     job = read_job(record)
     if not traffic:
         return job, Outlook()

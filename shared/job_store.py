@@ -24,6 +24,8 @@ from shared.settings import Settings
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 RECENT_TTL_S = 300
+RETRY_WINDOW_S = 150
+"""A client that counts its retries may have waited out a time-out of 60 s twice before it sends the same body again."""
 LOG_MAX_BYTES = 16_384
 LOGS_EVENT_INTERVAL_MS = 500
 
@@ -85,12 +87,15 @@ class JobStore(JobReader):
         lease_s: float,
         max_attempts: int,
         row_retention_s: float = 0.0,
+        shares_results: bool = False,
     ) -> None:
+        """With `shares_results` the pictures of one tenant may answer the orders of another."""
         super().__init__(redis, prefix=prefix)
         self._retention_ms = int(retention_s * 1000)
         self._row_retention_ms = int(row_retention_s * 1000)
         self._lease_ms = int(lease_s * 1000)
         self._max_attempts = max_attempts
+        self._shares_results = shares_results
 
     # -- moves made for a caller
 
@@ -103,13 +108,17 @@ class JobStore(JobReader):
         tenant_max_jobs: int | None = None,
         idempotency_key: str | None = None,
         repeat_window_s: float = 0.0,
+        retry: int | None = None,
         reuse: bool = False,
     ) -> Created:
         """Record a job in one atomic step; it is queued from then on, whether or not a message about it gets through.
 
         With `repeat_window_s` (at most 300) the tenant's last job of the same body is the answer, if it is not older and
-        did not fail: for requests that look like the repeat of one whose answer got lost. With `reuse` a stored picture of the
-        same tenant's same order may be the answer: then the job waits in no queue, and `Created.source` has the picture.
+        did not fail: for requests that look like the repeat of one whose answer got lost. `retry` is how often the caller says
+        that it sent this request before (at most 100; None: it does not count): above 0 the answer is the job that the
+        request before it made, for two and a half minutes; where that one got QueueFull, a job is made. With `reuse` a stored
+        picture of the same tenant's same order may be the answer: then the job waits in no queue, and `Created.source` has
+        the picture.
 
         Raises:
             IdempotencyConflict: the key, or the id, was used for a different body.
@@ -121,7 +130,8 @@ class JobStore(JobReader):
             "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
             int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), spec.render_key,
-            int(reuse), self._lease_ms, tenant_max_jobs or 0,
+            int(reuse), self._lease_ms, tenant_max_jobs or 0, int(self._shares_results), -1 if retry is None else retry,
+            RETRY_WINDOW_S * 1000,
         )  # fmt: skip
         match answer:
             case ["created" | "same" as outcome, *view]:
@@ -144,7 +154,7 @@ class JobStore(JobReader):
             NotFound: there is no such job.
         """
         if not self._run("cancel", job_id, self._retention_ms, _error_json(reason), int(unwanted)):
-            raise NotFound(f"no prediction {job_id!r}")
+            raise NotFound(f"no prediction {job_id!r}", field="prediction_id")
 
     def requeue(self, job_id: str) -> None:
         """Bring a dead job back (one that failed because its workers died over it), for an operator who removed the cause.
@@ -159,7 +169,7 @@ class JobStore(JobReader):
         """
         match self._run("requeue", job_id):
             case "":
-                raise NotFound(f"no prediction {job_id!r}")
+                raise NotFound(f"no prediction {job_id!r}", field="prediction_id")
             case "removed":
                 raise Gone("the data of this prediction has been removed")
             case "kept":
@@ -263,7 +273,8 @@ class JobStore(JobReader):
     def _finish(
         self, job_id: str, fence: int, status: Status, result: str, error: str, weights: str = ""
     ) -> tuple[Finish, list[str]]:
-        outcome, record = self._run("finish", job_id, fence, status, result, error, self._retention_ms, weights)
+        shares = int(self._shares_results)
+        outcome, record = self._run("finish", job_id, fence, status, result, error, self._retention_ms, weights, shares)
         return Finish(outcome), record
 
 
@@ -276,6 +287,7 @@ def connect_store(settings: Settings, redis: Redis) -> JobStore:
         lease_s=settings.lease_s,
         max_attempts=settings.max_attempts,
         row_retention_s=settings.row_retention_s,
+        shares_results=settings.reuse_across_tenants,
     )
 
 

@@ -193,7 +193,7 @@ class Outbox:
             NotFound: there is no such delivery, or it is forgotten.
         """
         if not self._run("redeliver", delivery_id):
-            raise NotFound(f"no delivery {delivery_id!r}")
+            raise NotFound(f"no delivery {delivery_id!r}", field="delivery_number")
 
     def redeliver_dead(self, *, limit: int = 1000) -> int:
         """Send up to `limit` dead deliveries again, the longest dead first. Returns how many."""

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Creates with `Prefer: wait` that one API process holds open; each takes a thread. More are answered at once."""
     streams_max: int = Field(8, ge=1)
     """Event streams (`urls.stream`) that one API process holds open; each takes a thread. More are answered with 429."""
+    reuse_across_tenants: bool = False
+    """The stored picture may be another tenant's: who orders it then learns that it was drawn before. For tenants of one house."""
     stream_limit_s: float = Field(900.0, ge=1)
     """How long one event stream may last; its reader connects again and goes on where it was."""
     prompt_policy: Literal["lenient", "strict"] = "lenient"

@@ -80,6 +80,7 @@ class Prediction(TypedDict):
     source: Literal["api"]
     urls: Urls
 
+    tenant: str
     error_code: str | None
     seed: int
     warnings: list[str]
@@ -117,6 +118,7 @@ def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Pr
         "data_removed": job.data_removed,
         "source": "api",
         "urls": _urls(job, base_url),
+        "tenant": spec.tenant,
         "error_code": job.error.code if job.error else None,
         "seed": spec.render.seed,
         "warnings": spec.warnings,

@@ -2,7 +2,8 @@
 -- ARGV: prefix, id, spec, model, lane, tenant, body_hash, idempotency_key ('' = none), idempotency_ttl_ms, queue_max,
 --       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
 --       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms,
---       tenant_max (0 = no bound)
+--       tenant_max (0 = no bound), shared (1 = also a picture of another tenant), retry (-1 = the caller does not count),
+--       retry_window_ms
 -- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
 -- {'conflict'}, {'full', depth} or {'tenant_full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -13,13 +14,32 @@ local function answer(outcome, of)
   return { outcome, view(of) }
 end
 
--- A job of the tenant that holds the picture of this very order, drawn with the weights that the model's workers have now.
+-- A job that holds the picture of this very order, drawn with the weights that the model's workers have now.
 local function stored_source()
   if ARGV[18] ~= '1' then return nil end
-  local source = redis.call('GET', stored_key(tenant, ARGV[17]))
-  local weights = source and redis.call('HGET', prefix .. 'job:' .. source, 'weights')
-  if weights and weights == redis.call('HGET', prefix .. 'weights', model) then return source end
+  for _, owner in ipairs(ARGV[21] == '1' and { tenant, ANYBODY } or { tenant }) do
+    local source = redis.call('GET', stored_key(owner, ARGV[17]))
+    local weights = source and redis.call('HGET', prefix .. 'job:' .. source, 'weights')
+    if weights and weights == redis.call('HGET', prefix .. 'weights', model) then return source end
+  end
   return nil
+end
+
+-- The job that this request may be the repeat of, because an answer got lost: id, created_ms and how old it may be.
+-- A caller that counts says with `retry` that it sent this before, so the request whose answer it misses bore a smaller number.
+-- Where that one was refused there is no job to be found: each refusal leaves a mark, which one retry takes up.
+local retry = tonumber(ARGV[22])
+local function earlier()
+  for n = retry, 1, -1 do
+    if tonumber(redis.call('HGET', recent, 'refused:' .. n) or 0) > 0 then
+      redis.call('HINCRBY', recent, 'refused:' .. n, -1)
+      return nil
+    end
+    local found = redis.call('HMGET', recent, 'id:' .. n, 'at_ms:' .. n)
+    if found[1] then return found[1], found[2], tonumber(ARGV[23]) end
+  end
+  local found = redis.call('HMGET', recent, 'id', 'at_ms')
+  return found[1], found[2], tonumber(ARGV[14])
 end
 
 local recorded = redis.call('HMGET', job, 'tenant', 'body_hash', 'file_token', 'status')
@@ -37,13 +57,15 @@ if idempotency then
   end
 end
 
--- The caller says that this may be a repeat of a request whose answer got lost. One that was called off since, or came to
--- nothing, is no answer to it.
-local before = redis.call('HMGET', recent, 'id', 'at_ms')
-if before[1] and now - tonumber(before[2]) <= tonumber(ARGV[14]) then
-  local found = redis.call('HMGET', prefix .. 'job:' .. before[1], 'status', 'data_removed')
+-- A job that was called off since, or came to nothing, is no answer to a repeat. When only our reply to a refusal was lost,
+-- its mark is there already.
+local replayed = redis.call('HGET', recent, 'refused_id') == id
+local before, at_ms, window_ms
+if not replayed then before, at_ms, window_ms = earlier() end
+if before and now - tonumber(at_ms) <= window_ms then
+  local found = redis.call('HMGET', prefix .. 'job:' .. before, 'status', 'data_removed')
   local voided = found[2] or found[1] == 'failed' or found[1] == 'canceled'
-  if found[1] and not voided then return answer('same', before[1]) end
+  if found[1] and not voided then return answer('same', before) end
 end
 
 local source, depth = stored_source(), 0
@@ -53,8 +75,11 @@ end
 local own, own_max = redis.call('SCARD', prefix .. 'waiting:' .. tenant), tonumber(ARGV[20])
 local full = depth >= tonumber(ARGV[10]) and { 'full', depth } or own_max > 0 and own >= own_max and { 'tenant_full', own }
 if not source and full then
-  -- The retry of a refused order must not be answered with an earlier one.
-  redis.call('DEL', recent)
+  if retry >= 0 and not replayed then
+    redis.call('HINCRBY', recent, 'refused:' .. retry + 1, 1)
+    redis.call('HSET', recent, 'refused_id', id)
+    redis.call('PEXPIRE', recent, ARGV[15])
+  end
   return full
 end
 
@@ -65,9 +90,11 @@ if ARGV[11] ~= '' then
   redis.call('HSET', job, 'webhook', ARGV[11], 'webhook_events', ARGV[12])
 end
 redis.call('ZADD', prefix .. 'jobs:' .. tenant, seq, id)
+redis.call('ZADD', prefix .. 'jobs', seq, id)
 redis.call('SET', prefix .. 'file:' .. ARGV[13], id)
 redis.call('HINCRBY', prefix .. 'runs', model, 1)
 redis.call('HSET', recent, 'id', id, 'at_ms', now)
+if retry >= 0 then redis.call('HSET', recent, 'id:' .. retry + 1, id, 'at_ms:' .. retry + 1, now) end
 redis.call('PEXPIRE', recent, ARGV[15])
 if tonumber(ARGV[16]) > 0 then
   redis.call('HSET', job, 'deadline_ms', now + tonumber(ARGV[16]))

@@ -1,5 +1,6 @@
 -- End a running job: the one point at which an outcome becomes true.
--- ARGV: prefix, id, fence, status, result ('' = none), error ('' = none), retention_ms, weights (digest; '' = unknown)
+-- ARGV: prefix, id, fence, status, result ('' = none), error ('' = none), retention_ms, weights (digest; '' = unknown),
+--       shared (1 = other tenants may have the picture too)
 -- Returns {outcome, record}: 1 = done, 2 = it was done by this very fence before (the reply was lost), 0 = refused: another
 -- fence holds or ended the job.
 if not holds(ARGV[3]) then
@@ -21,6 +22,7 @@ if ARGV[4] == 'succeeded' then
   if ARGV[8] ~= '' then
     redis.call('HSET', job, 'weights', ARGV[8])
     redis.call('SET', stored_key(get('tenant'), get('render_key')), id, 'PX', ARGV[7])
+    if ARGV[9] == '1' then redis.call('SET', stored_key(ANYBODY, get('render_key')), id, 'PX', ARGV[7]) end
   end
 end
 drop_lease()

@@ -25,7 +25,9 @@ local function queued_key(model, lane)
   return prefix .. 'queued:' .. model .. ':' .. lane
 end
 
--- Where the latest picture of an order is noted, so that the same order of the same tenant can be answered with it.
+-- Where the latest picture of an order is noted, so that the same order can be answered with it: of the same tenant, or of
+-- anybody, where tenants share what they have had drawn. No tenant can have this name.
+local ANYBODY = '*'
 local function stored_key(tenant, render_key)
   return prefix .. 'stored:' .. tenant .. ':' .. render_key
 end

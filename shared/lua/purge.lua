@@ -10,6 +10,7 @@ for n = 1, tonumber(get('deliveries') or 0) do
   redis.call('ZREM', prefix .. 'deliveries:dead', delivery)
 end
 redis.call('ZREM', prefix .. 'jobs:' .. get('tenant'), id)
+redis.call('ZREM', prefix .. 'jobs', id)
 redis.call('ZREM', prefix .. 'dead', id)
 redis.call('DEL', prefix .. 'file:' .. get('file_token'), job)
 return 1

@@ -6,8 +6,10 @@ if not get('completed_ms') then return 0 end
 redis.call('HSET', job, 'spec', ARGV[3], 'data_removed', 1)
 redis.call('HDEL', job, 'logs', 'expires_ms')
 if ARGV[4] ~= '' then redis.call('HSET', job, 'result', ARGV[4]) end
-local stored = stored_key(get('tenant'), get('render_key'))
-if redis.call('GET', stored) == id then redis.call('DEL', stored) end
+for _, owner in ipairs({ get('tenant'), ANYBODY }) do
+  local stored = stored_key(owner, get('render_key'))
+  if redis.call('GET', stored) == id then redis.call('DEL', stored) end
+end
 for n = 1, tonumber(get('deliveries') or 0) do
   local delivery = prefix .. 'delivery:' .. id .. '.' .. n
   -- One that is still on its way is the only word of the outcome that its receiver gets.

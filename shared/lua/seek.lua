@@ -1,7 +1,7 @@
--- Find where a moment lies in a tenant's list of jobs, by halving: they are numbered in the order of their creation.
--- ARGV: prefix, '', tenant, created_ms
+-- Find where a moment lies in a tenant's list of jobs, or in everybody's, by halving: they are numbered in the order of their creation.
+-- ARGV: prefix, '', tenant ('' = everybody), created_ms
 -- Returns the number of the first job created at that moment or later; one past the last job when there is none.
-local list, wanted = prefix .. 'jobs:' .. ARGV[3], tonumber(ARGV[4])
+local list, wanted = prefix .. 'jobs' .. (ARGV[3] ~= '' and ':' .. ARGV[3] or ''), tonumber(ARGV[4])
 local low, high = 0, redis.call('ZCARD', list)
 while low < high do
   local middle = math.floor((low + high) / 2)

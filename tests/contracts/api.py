@@ -262,13 +262,27 @@ class SafeCreatesContract(ApiContract):
             assert (again.json["id"], again.status_code) == (first.json["id"], 200)
 
     def test_a_counted_retry_of_a_refused_order_makes_one(self, client: FlaskClient, store: JobStore) -> None:
-        first = self.order(client).json["id"]
+        first = self.order(client, headers={"x-stainless-retry-count": "0"}).json["id"]
         others = [self.order(client, seed=seed).json["id"] for seed in range(SETTINGS.queue_max_jobs - 1)]
-        assert self.order(client).status_code == 429
+        assert self.order(client, headers={"x-stainless-retry-count": "0"}).status_code == 429
         store.cancel(others[0])
         retried = self.order(client, headers={"x-stainless-retry-count": "1"})
         assert retried.status_code == 201
         assert retried.json["id"] != first
+
+    def test_a_refusal_does_not_hide_an_order_whose_answer_was_lost(self, client: FlaskClient, store: JobStore) -> None:
+        def send(count: int) -> TestResponse:
+            return self.order(client, headers={"x-stainless-retry-count": str(count)})
+
+        lost = send(0).json["id"]
+        others = [self.order(client, seed=seed).json["id"] for seed in range(SETTINGS.queue_max_jobs - 1)]
+        assert self.order(client).status_code == 429  # by somebody who does not say that they will try again
+        assert send(0).status_code == send(1).status_code == 429
+        assert send(1).json["id"] == lost
+        store.cancel(others[0])
+        made = send(2)
+        assert made.status_code == 201
+        assert [send(count).json["id"] for count in (1, 2, 3)] == [lost, lost, made.json["id"]]
 
     def test_a_canceled_order_is_no_answer_to_a_repeat(self, client: FlaskClient, store: JobStore) -> None:
         first = self.order(client, seed=7).json["id"]

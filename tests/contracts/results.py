@@ -85,6 +85,20 @@ class ResultsContract:
 
     # -- reuse
 
+    @pytest.fixture
+    def sharing(self, redis: Redis) -> JobStore:
+        return JobStore(redis, prefix="test:", retention_s=3600, lease_s=15, max_attempts=3, shares_results=True)
+
+    def test_tenants_share_results_only_where_both_sides_are_told_to(self, store: JobStore, sharing: JobStore) -> None:
+        store.announce_weights(MODEL, WEIGHTS)
+        kept = self.finish(store, self.submit(store)).spec
+        assert self.order_again(sharing, kept, tenant="other").source is None
+        shared = self.finish(sharing, self.submit(sharing, tenant="maker"))
+        assert self.order_again(store, shared.spec, tenant="other").source is None
+        assert self.order_again(sharing, shared.spec, tenant="other").source == shared
+        sharing.remove_data(shared)
+        assert self.order_again(sharing, shared.spec, tenant="other").source is None
+
     def order_again(self, store: JobStore, spec: JobSpec, *, reuse: bool = True, **changes: object) -> Created:
         again = replace(spec, id=new_id(), file_token=new_id(), **changes)  # type: ignore[arg-type]
         return store.create(again, body_hash="other", queue_max_jobs=100, reuse=reuse)

@@ -69,8 +69,11 @@ def test_what_is_not_here_is_a_404(client: FlaskClient, path: str) -> None:
     assert client.get(f"/v1/{path}").status_code == 404
 
 
-def test_uploads_are_answered_so_that_clients_fall_back(client: FlaskClient) -> None:
-    assert client.post("/v1/files", data=b"x").status_code == 501
+@pytest.mark.parametrize("base", ["/v1", "/v1/v1", ""])
+def test_uploads_are_answered_so_that_clients_fall_back(client: FlaskClient, base: str) -> None:
+    for method, path in (("POST", "/files"), ("GET", "/files"), ("GET", "/files/abc"), ("DELETE", "/files/abc")):
+        refused = client.open(base + path, method=method)
+        assert (refused.status_code, refused.headers["x-should-retry"]) == (501, "false")
 
 
 def test_the_document_describes_every_route(app: Flask, document: dict[str, Any]) -> None:

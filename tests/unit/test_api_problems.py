@@ -106,14 +106,21 @@ CASES: dict[str, Case] = {
     "no token": (lambda w: w.client.get(PREDICTIONS), 401, "unauthenticated", "Authorization"),
     "unknown token": (lambda w: w.ask("GET", PREDICTIONS, token="x"), 401, "unauthenticated", "Authorization"),
     "scope": (lambda w: w.order(token="viewer"), 403, "forbidden", "Authorization"),
-    "no such address": (lambda w: w.ask("GET", "/v1/nothing"), 404, "not_found", None),
-    "no such prediction": (lambda w: w.ask("GET", f"{PREDICTIONS}/x"), 404, "not_found", None),
+    "no such address": (lambda w: w.ask("GET", "/v1/nothing"), 404, "not_found", "url"),
+    "whose list": (lambda w: w.ask("GET", f"{PREDICTIONS}?tenant=other"), 403, "forbidden", "Authorization"),
+    "no such delivery": (
+        lambda w: w.ask("POST", f"{PREDICTIONS}/{w.order().json['id']}/deliveries/x/redeliver"),
+        404,
+        "not_found",
+        "delivery_number",
+    ),
+    "no such prediction": (lambda w: w.ask("GET", f"{PREDICTIONS}/x"), 404, "not_found", "prediction_id"),
     "no such model": (lambda w: w.ask("GET", "/v1/models/a/b"), 404, "model_unknown", "model"),
-    "no such deployment": (lambda w: w.ask("GET", "/v1/deployments/a/b"), 404, "not_found", None),
+    "no such deployment": (lambda w: w.ask("GET", "/v1/deployments/a/b"), 404, "not_found", "name"),
     "no webhook secret": (lambda w: w.ask("GET", "/v1/webhooks/default/secret"), 404, "not_found", None),
-    "no such file": (lambda w: w.ask("GET", "/v1/files/x/y.png"), 404, "not_found", None),
-    "no such stream": (lambda w: w.ask("GET", "/v1/streams/x/y"), 404, "not_found", None),
-    "wrong method": (lambda w: w.ask("PATCH", PREDICTIONS), 405, "method_not_allowed", None),
+    "no such file": (lambda w: w.ask("GET", "/v1/files/x/y.png"), 404, "not_found", "token"),
+    "no such stream": (lambda w: w.ask("GET", "/v1/streams/x/y"), 404, "not_found", "token"),
+    "wrong method": (lambda w: w.ask("PATCH", PREDICTIONS), 405, "method_not_allowed", "method"),
     "picture removed": (lambda w: w.picture(removed=True), 410, "gone", None),
     "body too large": (lambda w: w.order(webhook="x" * 70_000), 413, "body_too_large", "body"),
     "address too long": (lambda w: w.ask("GET", "/" + "a" * 4_000), 414, "url_too_long", "url"),
@@ -143,6 +150,7 @@ CASES: dict[str, Case] = {
     "id": (lambda w: w.ask("PUT", f"{PREDICTIONS}/a%20b", json=BODY), 422, "invalid_input", "id"),
     "cursor": (lambda w: w.ask("GET", f"{PREDICTIONS}?cursor=x"), 422, "invalid_input", "cursor"),
     "moment": (lambda w: w.ask("GET", f"{PREDICTIONS}?created_after=x"), 422, "invalid_input", "created_after"),
+    "tenant": (lambda w: w.ask("GET", f"{PREDICTIONS}?tenant=a%20b"), 422, "invalid_input", "tenant"),
     "source": (lambda w: w.ask("GET", f"{PREDICTIONS}?source=x"), 422, "invalid_input", "source"),
     "minute used up": (lambda w: w.twice("hasty"), 429, "rate_limited", None),
     "queue full": (lambda w: w.twice("full"), 429, "queue_full", None),
@@ -188,6 +196,8 @@ def test_every_refusal_is_a_problem_document(
     assert fields == ([] if field is None else [(field, True)])
     if status in (429, 503):
         assert int(refused.headers["Retry-After"]) == body["retry_after"] > 0
+    if status in (500, 501):
+        assert refused.headers["x-should-retry"] == "false"
     assert refused.headers["X-Request-Id"]
 
 

@@ -185,7 +185,22 @@ class TestScopesOverHttp:
         root = {"Authorization": "Bearer root"}
         assert client.get(f"/v1/predictions/{made}", headers=root).status_code == 200
         assert client.post(f"/v1/predictions/{made}/cancel", headers=root).json["status"] == "canceled"
-        assert client.get("/v1/predictions", headers=root).json["results"] == []
+
+    def test_an_admin_lists_the_jobs_of_all_or_of_one(self, client: FlaskClient) -> None:
+        shop, root = {"Authorization": "Bearer shop"}, {"Authorization": "Bearer root"}
+        made = [client.post("/v1/predictions", json=BODY, headers=who).json for who in (shop, root, shop)]
+        assert [each["tenant"] for each in made] == ["shop", "root", "shop"]
+
+        def listed(query: str, headers: dict[str, str]) -> list[str]:
+            return [each["id"] for each in client.get(f"/v1/predictions{query}", headers=headers).json["results"]]
+
+        ids = [each["id"] for each in made[::-1]]
+        assert listed("", root) == ids
+        assert listed(f"?created_after={made[0]['created_at']}".replace("+", "%2B"), root) == ids
+        assert listed("?tenant=shop", root) == listed("", shop) == listed("?tenant=shop", shop) == [ids[0], ids[2]]
+        assert listed("?tenant=nobody", root) == []
+        refused = client.get("/v1/predictions?tenant=root", headers=shop)
+        assert (refused.status_code, refused.json["code"]) == (403, "forbidden")
 
     def test_the_account_says_what_its_token_may(self, client: FlaskClient) -> None:
         assert client.get("/v1/account", headers={"Authorization": "Bearer viewer"}).json["token"] == {
