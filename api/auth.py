@@ -114,11 +114,12 @@ def _token(name: str, settings: Settings, *further: Scope) -> Token:
     )
 
 
-def _local_token(request: Request, settings: Settings) -> Token:
-    """Serve a caller on this machine.
+def is_local(request: Request) -> bool:
+    """Tell whether a request was made on this machine.
 
-    Refused is what shows that a proxy, or a name that leads here, stands between: its headers, a foreign Host, or HTTP/1.0,
-    which some proxies speak unless told otherwise. A proxy that hides itself altogether cannot be told from a local caller.
+    Not taken for one is what shows that a proxy, or a name that leads here, stands between: its headers, a foreign Host, or
+    HTTP/1.0, which some proxies speak unless told otherwise. A proxy that hides itself altogether cannot be told from a local
+    caller.
     """
     peer = request.remote_addr or ""
     try:
@@ -126,7 +127,11 @@ def _local_token(request: Request, settings: Settings) -> Token:
     except ValueError:
         local = False
     forwarded = any(name in request.headers for name in FORWARDED) or request.environ["SERVER_PROTOCOL"] == "HTTP/1.0"
-    if local and not forwarded and _host_name(request.host) in LOCAL_HOSTS:
+    return local and not forwarded and _host_name(request.host) in LOCAL_HOSTS
+
+
+def _local_token(request: Request, settings: Settings) -> Token:
+    if is_local(request):
         return _token(LOCAL_NAME, settings, Scope.ADMIN)
     raise Unauthenticated(
         "this server has no tokens and serves its own machine only; set GRANULE_API_TOKENS=name:token or "

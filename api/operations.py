@@ -113,7 +113,7 @@ OPERATIONS: dict[str, Operation] = {
     "docs.get_docs": Operation({200: "text/html"}, public=True),
     "docs.get_style": Operation({200: "text/css"}, public=True),
 }
-UNDESCRIBED = frozenset({"models.search_models", "files.preflight_file", "stream.preflight_stream"})
+UNDESCRIBED = frozenset({"models.search_models", "files.preflight_file", "stream.preflight_stream", "metrics.get_metrics"})
 """QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers."""
 
 TEXT: dict[str, Any] = {"type": "string"}

@@ -13,6 +13,7 @@ from api import dead_letters, deliveries, docs, files, health, models, openapi, 
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
+from api.metrics import register_metrics
 from api.problems import register_problems
 from api.sizes import check_sizes
 from shared.job_store import JobStore, connect_store
@@ -72,6 +73,7 @@ def create_app(
         streams=BoundedSemaphore(settings.streams_max),
         holds=Semaphore(settings.holds_max),
     )
+    register_metrics(app)
     app.before_request(_name_request)
     app.before_request(partial(_check_sizes, settings))
     app.after_request(_show_request_name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 from redis import Redis
 
+from shared.census import Census, read_census
 from shared.errors import NotFound
 from shared.jobs import Job, Lane
 from shared.outlook import Outlook, Traffic, outlook
@@ -116,6 +117,10 @@ class JobReader:
     def wait(self, job_id: str, timeout_s: float) -> Job:
         """Return the job as soon as it has ended, or as it is after `timeout_s` seconds. Raises NotFound."""
         return deque(self.follow(job_id, timeout_s), maxlen=1).pop()
+
+    def census(self, models: Sequence[str]) -> Census:
+        """Count the jobs of these models, and what was counted since the records began, in one moment."""
+        return read_census(models, self._run("census", "", *models))
 
     def server_uptime_s(self) -> int:
         """How long Redis has been up, in whole seconds."""

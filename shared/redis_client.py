@@ -13,6 +13,7 @@ from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, Re
 from redis.retry import Retry
 
 from shared.errors import StoreUnavailable
+from shared.metrics import REDIS_ERRORS
 
 LUA = Path(__file__).parent / "lua"
 MAX_CONNECTIONS = 64
@@ -50,8 +51,10 @@ def answering() -> Iterator[None]:
         passing = isinstance(error, PASSING_ERRORS) or any(refusal in str(error) for refusal in PASSING_REFUSALS)
         if not passing:
             raise
+        REDIS_ERRORS.labels("refused").inc()
         raise StoreUnavailable(f"the job store refuses: {error}") from error
     except (RedisError, OSError) as error:
+        REDIS_ERRORS.labels("unreachable").inc()
         raise StoreUnavailable("the job store does not answer") from error
 
 

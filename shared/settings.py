@@ -43,6 +43,10 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
+    secrets_dir: Path | None = None
+    """Folder of files named like these variables, each holding one's value, as Docker and Kubernetes mount secrets; a variable
+    that is set itself wins."""
+
     # Servers
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
     """Redis or Valkey >= 6.2; holds job records and the Celery queues."""
@@ -156,6 +160,14 @@ class Settings(BaseSettings):
     # Local stack and logs
     data_dir: Path = Field(Path(".granule"), validation_alias=_shared_name("DATA_DIR"))
     """Where the local stack keeps its servers' data, keys and logs."""
+    metrics_token: SecretStr | None = None
+    """What a scraper sends as its Bearer token to `/metrics` of the API; unset: it is answered on its own machine only."""
+    metrics_host: str = "127.0.0.1"
+    """Address that a courier or render worker shows its metrics on, to everybody who reaches it."""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of a courier's or render worker's metrics, one for each process; 0 shows none."""
+    metrics_dir: Path | None = Field(None, validation_alias=AliasChoices("PROMETHEUS_MULTIPROC_DIR"))
+    """Folder where the processes of one API put their counts together; gunicorn's configuration makes one at each start."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log lines that are written."""
     log_format: Literal["text", "json"] = "text"
@@ -196,13 +208,28 @@ def load_settings() -> Settings:
         near = difflib.get_close_matches(name, known, n=1)
         problems.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
     try:
-        settings = Settings()
+        settings = Settings(_secrets_dir=_secrets_dir(problems))
     except ValidationError as error:
         problems += [f"{_variable_of(e['loc'][0])}: {e['msg']}" for e in error.errors()]
         raise SettingsInvalid("; ".join(problems)) from error
     if problems:
         raise SettingsInvalid("; ".join(problems))
     return settings
+
+
+def _secrets_dir(problems: list[str]) -> str | None:
+    """Return the folder to read secrets from, after a look for files in it that name no variable."""
+    name = f"{PREFIX}SECRETS_DIR"
+    folder = os.environ.get(name)
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        problems.append(f"{name}: {folder} is not a folder")
+        return None
+    known = variables()
+    found = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    problems += [f"{folder}/{file}: no setting has this name" for file in found if file not in known]
+    return folder
 
 
 def _variable_of(location: str | int) -> str:

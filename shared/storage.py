@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 
 from shared.errors import InputInvalid, NotFound, StorageUnavailable
+from shared.metrics import S3_ERRORS
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,8 +160,10 @@ def _answering() -> Iterator[None]:
             raise NotFound("no such file") from error
         if code in ("416", "InvalidRange"):
             raise InputInvalid("the range lies outside the file", field="Range") from error
+        S3_ERRORS.labels("refused").inc()
         raise StorageUnavailable(f"the object storage refused: {code}") from error
     except BotoCoreError as error:
+        S3_ERRORS.labels("unreachable").inc()
         raise StorageUnavailable("the object storage does not answer") from error
 
 

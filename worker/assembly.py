@@ -14,11 +14,13 @@ import threading
 from collections.abc import Callable
 
 from celery import Celery, signals
+from prometheus_client import start_http_server
 
 from shared.errors import GranuleError, SettingsInvalid
 from shared.job_store import connect_store
 from shared.logs import configure_logging
 from shared.manifest import Manifest, load_catalog
+from shared.metrics import REGISTRY
 from shared.outbox import Outbox
 from shared.queue import DELIVER_TASK, RENDER_TASK, make_celery
 from shared.redis_client import connect
@@ -74,6 +76,7 @@ class Assembly:
 
     def get_ready(self, **_: object) -> None:
         """Prepare before the first message is taken; a worker that cannot get ready consumes nothing and ends."""
+        self._show_metrics()
         try:
             if self._settings.pulse_fd is None:
                 self._start_sweep()
@@ -97,6 +100,16 @@ class Assembly:
     def deliver(self, delivery_id: str) -> None:
         """Try one webhook delivery."""
         deliver(delivery_id, outbox=self._outbox, settings=self._settings)
+
+    def _show_metrics(self) -> None:
+        """A port that is taken costs the figures of this process, not its work."""
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        if not port:
+            return
+        try:
+            start_http_server(port, host, registry=REGISTRY)
+        except OSError as error:
+            log.error("metrics cannot be shown on %s:%d: %s", host, port, error)
 
     def _start_sweep(self) -> None:
         sweep = Sweep(

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from shared.errors import WebhookUrlRefused
+from shared.metrics import DELIVERY_DURATION, DELIVERY_TRIES
 from shared.outbox import Delivery, DeliveryState, DeliveryUnreadable, Outbox, Reaction
 from shared.settings import Settings
 from shared.webhooks import check_url, is_allowed_host, secret_of, sign
@@ -49,12 +50,21 @@ def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
     except DeliveryUnreadable as error:
         log.error("%s; it is dead", error)
         outbox.discard(delivery_id, note=error.detail)
+        DELIVERY_TRIES.labels(DeliveryState.DEAD).inc()
         return
     if outcome.state is DeliveryState.PENDING and delivery.attempts >= len(RETRY_AFTER_S):
         outcome = Outcome(DeliveryState.DEAD, f"{outcome.note}; that was the last try", outcome.reaction)
     retry_s = _gap_s(delivery.attempts, outcome.retry_after_s) if outcome.state is DeliveryState.PENDING else 0.0
     outbox.settle(delivery, outcome.state, note=outcome.note, retry_s=retry_s, reaction=outcome.reaction)
-    log.info("delivery %s of job %s: %s (%s)", delivery.id, delivery.job_id, outcome.state, outcome.note)
+    DELIVERY_TRIES.labels(outcome.state).inc()
+    log.info(
+        "delivery %s of job %s: %s (%s)",
+        delivery.id,
+        delivery.job_id,
+        outcome.state,
+        outcome.note,
+        extra={"job_id": delivery.job_id},
+    )
 
 
 def _render(delivery: Delivery) -> bytes:
@@ -89,7 +99,9 @@ def _try(delivery: Delivery, body: bytes, settings: Settings) -> Outcome:
     }
     public_only = not is_allowed_host(delivery.url, settings)
     try:
-        return _judge(post(delivery.url, body, headers, timeout_s=settings.webhook_timeout_s, public_only=public_only))
+        with DELIVERY_DURATION.time():
+            answer = post(delivery.url, body, headers, timeout_s=settings.webhook_timeout_s, public_only=public_only)
+        return _judge(answer)
     except NoAnswer as error:
         return Outcome(DeliveryState.PENDING, error.detail, Reaction.SILENT)
 

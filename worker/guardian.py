@@ -208,7 +208,7 @@ class Guardian:
         """The worker is dead: give its job to another at once, then clear away what is left of it."""
         held, watched.held = watched.held, None
         if held is not None:
-            log.error("render worker %s died while it held job %s", watched.name, held.job_id)
+            log.error("render worker %s died while it held job %s", watched.name, held.job_id, extra={"job_id": held.job_id})
             with self._patience("expire", held):
                 self._publish(held, self._store.expire(held.job_id, fence=held.fence))
         os.close(watched.pipe_fd)
@@ -227,7 +227,7 @@ class Guardian:
         try:
             yield
         except GranuleError as error:
-            log.warning("could not %s job %s: %s; the sweep will", move, held.job_id, error)
+            log.warning("could not %s job %s: %s; the sweep will", move, held.job_id, error, extra={"job_id": held.job_id})
 
     def _pause(self, seconds: float) -> None:
         end_s = self._clock() + seconds

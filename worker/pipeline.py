@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
+from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder
@@ -83,10 +84,20 @@ class Pipeline:
         with self._lean():
             return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
 
+    def _show_memory(self) -> None:
+        if self._device.type != "cuda":
+            return
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
+        GPU_MEMORY.labels("free").set(free_bytes)
+        GPU_MEMORY.labels("total").set(total_bytes)
+        GPU_MEMORY.labels("peak").set(torch.cuda.max_memory_allocated(self._device))
+
     def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
         stopped: list[BaseException] = []
         try:
-            return self._decode(self._denoise(spec, on_step, stopped))
+            pixels = self._decode(self._denoise(spec, on_step, stopped))
+            self._show_memory()
+            return pixels
         except (RuntimeError, ValueError, MemoryError) as error:
             if error in stopped:
                 raise

@@ -18,6 +18,7 @@ from shared.errors import StorageUnavailable, StoreUnavailable
 from shared.job_store import JobStore
 from shared.jobs import JobError, Lane, Status
 from shared.manifest import Catalog
+from shared.metrics import MESSAGES_REPUBLISHED, SWEEP_LOOKS
 from shared.outbox import Outbox
 from shared.queue import enqueue_delivery, enqueue_render, message_lists
 from shared.removal import remove_data, remove_leftovers
@@ -68,6 +69,7 @@ class Sweep:
             for job_id in self.store.lost(manifest.slug, message_lists(manifest.slug, prefix=self.prefix)):
                 log.warning("the message of job %s was lost; it is sent again", job_id, extra={"job_id": job_id})
                 enqueue_render(self.celery, job_id, model=manifest.slug, lane=Lane.RECOVERY)
+                MESSAGES_REPUBLISHED.labels(manifest.slug).inc()
 
     def deadlines(self) -> None:
         """Call off the jobs that have not ended by the time their callers gave them."""
@@ -128,10 +130,14 @@ class Sweep:
         )
 
     def _try(self, look: Callable[[], None]) -> None:
+        result = "done"
         try:
             look()
         except (StoreUnavailable, StorageUnavailable) as error:
+            result = "away"
             log.warning("the sweep could not look for %s: %s", look.__name__, error)
         except Exception:
             # Whatever it is, it must not end the looks for everything else.
+            result = "error"
             log.exception("the sweep met an unforeseen error while it looked for %s", look.__name__)
+        SWEEP_LOOKS.labels(look.__name__, result).inc()

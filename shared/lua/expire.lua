@@ -13,6 +13,7 @@ else
   local lease = tonumber(redis.call('ZSCORE', leases, id) or 0)
   if lease > now then return '' end
 end
+redis.call('HINCRBY', prefix .. 'lost', get('model') .. '|' .. (ARGV[3] ~= '' and 'guardian' or 'lease'), 1)
 local crashes = redis.call('HINCRBY', job, 'crashes', 1)
 drop_lease()
 if get('cancel') then

@@ -97,6 +97,13 @@ local function drop_lease()
   redis.call('HDEL', job, 'worker', 'delivery_token')
 end
 
+-- Count an end by model, status and reason: for `succeeded` whether it was drawn, else the error's code or whose wish it was.
+local function count_end(status)
+  local reason = string.match(get('error') or '', '^{"code": *"([%w_]+)"')
+  if status == 'succeeded' then reason = get('reused_from') and 'reused' or 'rendered' end
+  redis.call('HINCRBY', prefix .. 'ended', get('model') .. '|' .. status .. '|' .. (reason or 'owner'), 1)
+end
+
 -- The one way into a terminal status.
 local function complete(status, retention_ms)
   local reason = get('cancel_reason')
@@ -111,6 +118,7 @@ local function complete(status, retention_ms)
   if attempts > 1 or (attempts == 1 and status ~= 'succeeded') then
     redis.call('ZADD', prefix .. 'leftovers', now + 30000, id)
   end
+  count_end(status)
   emit('completed')
   notify()
 end

@@ -116,3 +116,24 @@ def test_secrets_do_not_show_and_nothing_can_be_changed(monkeypatch: pytest.Monk
 def test_tests_can_pass_fields_by_name() -> None:
     settings = Settings(redis_url="redis://127.0.0.1:1/0", data_dir=Path("x"), lease_s=2, heartbeat_s=1)
     assert (settings.redis_url, settings.data_dir, settings.lease_s) == ("redis://127.0.0.1:1/0", Path("x"), 2)
+
+
+def test_secrets_are_read_from_files_and_a_variable_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "GRANULE_REDIS_URL").write_text("redis://:secret@redis:6379/0\n")
+    (tmp_path / "GRANULE_WEBHOOK_SECRET").write_text(SECRET)
+    set_all(monkeypatch, {"GRANULE_SECRETS_DIR": str(tmp_path), "GRANULE_S3_BUCKET": "tiles"})
+    settings = load_settings()
+    assert settings.redis_url == "redis://:secret@redis:6379/0" and settings.s3_bucket == "tiles"
+    assert settings.webhook_secret is not None and settings.webhook_secret.get_secret_value() == SECRET
+    monkeypatch.setenv("GRANULE_REDIS_URL", "redis://elsewhere:6379/0")
+    assert load_settings().redis_url == "redis://elsewhere:6379/0"
+
+
+def test_a_secrets_folder_that_cannot_be_meant_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "GRANULE_REDIS_URI").write_text("redis://redis:6379/0")
+    monkeypatch.setenv("GRANULE_SECRETS_DIR", str(tmp_path))
+    with pytest.raises(SettingsInvalid, match="GRANULE_REDIS_URI: no setting has this name"):
+        load_settings()
+    monkeypatch.setenv("GRANULE_SECRETS_DIR", str(tmp_path / "absent"))
+    with pytest.raises(SettingsInvalid, match="is not a folder"):
+        load_settings()
