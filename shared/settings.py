@@ -92,12 +92,12 @@ class Settings(BaseSettings):
     """Jobs of one model that may wait before creates answer 429."""
     reuse_results: bool = True
     """Answer an order that names a seed with the tenant's stored picture of the same order and weights, if there is one."""
+    reuse_across_tenants: bool = False
+    """The stored picture may be another tenant's: who orders it then learns that it was drawn before. For tenants of one house."""
     holds_max: int = Field(16, ge=0)
     """Creates with `Prefer: wait` that one API process holds open; each takes a thread. More are answered at once."""
     streams_max: int = Field(8, ge=1)
     """Event streams (`urls.stream`) that one API process holds open; each takes a thread. More are answered with 429."""
-    reuse_across_tenants: bool = False
-    """The stored picture may be another tenant's: who orders it then learns that it was drawn before. For tenants of one house."""
     stream_limit_s: float = Field(900.0, ge=1)
     """How long one event stream may last; its reader connects again and goes on where it was."""
     prompt_policy: Literal["lenient", "strict"] = "lenient"
@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     """How long a worker that is told to stop may go on with its job before the job is given to another."""
     publish_limit_s: float = Field(600.0, ge=1)
     """How long the upload of a finished picture is tried before its job fails."""
+    spool_places: int = Field(2, ge=0, le=16)
+    """Finished pictures that a worker publishes while it draws on; it claims no job while all are taken. 0: one at a time."""
     pulse_fd: int | None = Field(None, ge=0)
     """Pipe to the guardian; the guardian sets it for its worker."""
     worker_name: str | None = None
@@ -156,6 +158,12 @@ class Settings(BaseSettings):
     """Host names or addresses of receivers that may be private or plain http; everything else must be public https."""
     webhook_timeout_s: float = Field(10.0, gt=0, le=30)
     """How long one try of a delivery may take, from the resolution of the name to the answer."""
+
+    # Command line
+    client_url: str | None = None
+    """Address of the API that the `granule` commands call; unset: the one on this machine."""
+    client_token: SecretStr | None = None
+    """Token that they call it with."""
 
     # Local stack and logs
     data_dir: Path = Field(Path(".granule"), validation_alias=_shared_name("DATA_DIR"))

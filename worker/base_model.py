@@ -45,6 +45,14 @@ class BaseModel:
     sha256: str
 
 
+@dataclass(frozen=True)
+class BaseFiles:
+    """A base whose files were checked: the variant of each part that would be loaded, and the digest over all of them."""
+
+    variants: dict[str, str | None]
+    sha256: str
+
+
 def locate_base(manifest: Manifest, weights_dir: Path | None) -> Path:
     """Return the folder of the manifest's base; a `hub:` base is downloaded to the hub's cache first.
 
@@ -77,14 +85,9 @@ def load_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: s
             another shape than its configuration says, or a tensor is not finite.
     """
     index = _read_index(folder)
-    _check_schedule(folder, scheduler)
-    found = {part: _find_weights(folder / part, stem) for part, (_, stem) in MODEL_PARTS.items()}
-    for part in (*MODEL_PARTS, *TOKENIZER_PARTS):
-        _check_texts(folder / part)
-    files = [inspect_file(path) for paths, _ in found.values() for path in paths]
-    digest = _check_digest(folder, files, sha256)
-    tokenizers = {part: _load_tokenizer(folder / part) for part in TOKENIZER_PARTS}
-    parts = {part: _load_model(folder / part, kind, found[part][1]) for part, (kind, _) in MODEL_PARTS.items()}
+    files = inspect_base(folder, scheduler, sha256=sha256)
+    tokenizers = {part: load_tokenizer(folder / part) for part in TOKENIZER_PARTS}
+    parts = {part: _load_model(folder / part, kind, files.variants[part]) for part, (kind, _) in MODEL_PARTS.items()}
     for tokenizer, encoder in zip(tokenizers.values(), (parts["text_encoder"], parts["text_encoder_2"]), strict=True):
         _check_tokenizer(folder, tokenizer, encoder)
     vae_config = parts["vae"].config
@@ -97,7 +100,23 @@ def load_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: s
         force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True),
         add_watermarker=False,
     )
-    return BaseModel(pipeline, digest)
+    return BaseModel(pipeline, files.sha256)
+
+
+def inspect_base(folder: Path, scheduler: DPMSolverMultistepScheduler, *, sha256: str | None = None) -> BaseFiles:
+    """Check every file of the base, and their digest against the pin `sha256`, and load nothing.
+
+    Raises:
+        ManifestInvalid: `scheduler` states another noise schedule or prediction type than the base was trained with.
+        WeightsInvalid: a file is absent or refused by `inspect_file`, or the digest differs from the pin.
+    """
+    _check_schedule(folder, scheduler)
+    found = {part: _find_weights(folder / part, stem) for part, (_, stem) in MODEL_PARTS.items()}
+    for part in (*MODEL_PARTS, *TOKENIZER_PARTS):
+        _check_texts(folder / part)
+    files = [inspect_file(path) for paths, _ in found.values() for path in paths]
+    digest = _check_digest(folder, files, sha256)
+    return BaseFiles({part: variant for part, (_, variant) in found.items()}, digest)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -183,7 +202,8 @@ def _load_model(folder: Path, kind: Any, variant: str | None) -> Any:
     return model.eval()
 
 
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Load one of the base's tokenizers. Raises WeightsInvalid."""
     try:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises no narrower class

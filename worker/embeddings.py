@@ -53,12 +53,7 @@ def load_embeddings(pipeline: StableDiffusionXLPipeline, path: Path, tokens: Seq
     """
     encoders = encoders_of(pipeline)
     rows = match_rows(path, read_tensors(path), tokens, encoders)
-    for encoder in encoders:
-        known = sorted(set(tokens) & encoder.tokenizer.get_vocab().keys())
-        if known:
-            raise WeightsInvalid(
-                f"{path}: {encoder.name} knows {', '.join(known)} already; load the file once, or name other tokens"
-            )
+    check_unknown(path, tokens, encoders)
     for encoder in encoders:
         try:
             pipeline.load_textual_inversion(
@@ -70,6 +65,16 @@ def load_embeddings(pipeline: StableDiffusionXLPipeline, path: Path, tokens: Seq
         except ValueError as error:
             raise WeightsInvalid(f"{path}: {encoder.name} refused it: {error}") from error
     check_rows(path, rows, tokens, encoders)
+
+
+def check_unknown(path: Path, tokens: Sequence[str], encoders: Sequence[Encoder]) -> None:
+    """Refuse tokens that a tokenizer has already. Raises WeightsInvalid."""
+    for encoder in encoders:
+        known = sorted(set(tokens) & encoder.tokenizer.get_vocab().keys())
+        if known:
+            raise WeightsInvalid(
+                f"{path}: {encoder.name} knows {', '.join(known)} already; load the file once, or name other tokens"
+            )
 
 
 def match_rows(

@@ -44,11 +44,13 @@ class Program:
 class Process:
     """A running program in a session of its own, so that the terminal's Ctrl-C reaches the supervisor alone.
 
+    Its output goes to `log_file`, if there is one, and line by line to `write_line`.
+
     Start it in a thread that lives as long as the process should: on Linux the kernel kills the child when the thread
     that started it ends, which is what leaves no orphan after `kill -9` of the supervisor.
     """
 
-    def __init__(self, program: Program, log_file: Path, write_line: Callable[[str, str], None]) -> None:
+    def __init__(self, program: Program, log_file: Path | None, write_line: Callable[[str, str], None]) -> None:
         self.program = program
         self.started_s = time.monotonic()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -95,11 +97,12 @@ class Process:
         self._popen.wait()
         self._pump.join(timeout=1)
 
-    def _copy_output(self, log_file: Path, write_line: Callable[[str, str], None]) -> None:
+    def _copy_output(self, log_file: Path | None, write_line: Callable[[str, str], None]) -> None:
         assert self._popen.stdout is not None
         with self._popen.stdout as output:
             for line in output:
-                _append(log_file, line)
+                if log_file is not None:
+                    _append(log_file, line)
                 text = line.decode(errors="replace").rstrip()
                 self._tail.append(text)
                 if not self.program.quiet:

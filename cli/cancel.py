@@ -1,0 +1,44 @@
+"""`granule cancel ID...`: call jobs off."""
+
+from __future__ import annotations
+
+import argparse
+
+from cli.client import ApiRefused, add_connection, connect, prediction_path
+from cli.main import FAILED, add_json
+from cli.screen import Screen
+
+NOT_FOUND = 404
+ENDED = ("succeeded", "failed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which jobs are called off."""
+    parser.add_argument("ids", metavar="ID", nargs="+")
+    add_json(parser)
+    add_connection(parser)
+
+
+def run(arguments: argparse.Namespace, screen: Screen) -> int:
+    """Call them off, all of them even if one is not there; the status is then 1. Raises GranuleError."""
+    api, missing = connect(arguments), 0
+    for prediction_id in arguments.ids:
+        try:
+            made = api.post(f"{prediction_path(prediction_id)}/cancel")
+        except ApiRefused as error:
+            if error.status != NOT_FOUND:
+                raise
+            missing += 1
+            screen.failure(error.detail)
+            continue
+        if screen.as_json:
+            screen.dump(made)
+        else:
+            screen.show(f"{prediction_id}: {_outcome(made['status'])}")
+    return FAILED if missing else 0
+
+
+def _outcome(status: str) -> str:
+    if status in ENDED:
+        return f"had {status} already"
+    return "canceled" if status == "canceled" else "is being called off; it ends with its present step"
