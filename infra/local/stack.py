@@ -117,7 +117,7 @@ def _courier(settings: Settings, env: dict[str, str]) -> Program:
 
 def _api(settings: Settings, env: dict[str, str], port: int, url: str) -> Program:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    options = ["--worker-class", "gthread", "--workers", "2", "--threads", "32", "--graceful-timeout", "5"]
+    options = ["--worker-class", "api.gateway.ProblemWorker", "--workers", "2", "--threads", "32", "--graceful-timeout", "5"]
     # Above the API's own bound on headers, so that it is the API that refuses them, in the form of all its errors.
     options += ["--limit-request-field_size", "32768"]
     return Program(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -39,3 +42,27 @@ def test_what_is_too_large_is_refused_as_a_problem(base_url: str, request_: dict
         refused = client.request(**({"method": "GET"} | request_))
     assert (refused.status_code, refused.headers["Content-Type"]) == (status, "application/problem+json")
     assert refused.json()["invalid_fields"][0]["field"] in ("headers", "url", "body")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "field"),
+    [
+        (f"GET /{'a' * 5_000} HTTP/1.1\r\nHost: x\r\n\r\n", 414, "url"),
+        (f"GET / HTTP/1.1\r\nX-Large: {'a' * 40_000}\r\n\r\n", 431, "headers"),
+        ("GET / HTTP/1.1\r\n" + "X-Small: a\r\n" * 200 + "\r\n", 431, "headers"),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "headers"),
+        ("GET / HTTP/1.1\r\nX-A: a\r\n b\r\n\r\n", 400, "headers"),
+        ("nonsense\r\n\r\n", 400, "request"),
+        ("GET / HTTP/1.1\r\nTransfer-Encoding: twofold\r\n\r\n", 501, "Transfer-Encoding"),
+    ],
+)
+def test_what_the_server_cannot_read_is_refused_as_a_problem_too(base_url: str, sent: str, status: int, field: str) -> None:
+    address = urlsplit(base_url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+        connection.sendall(sent.encode())
+        head, _, body = b"".join(iter(lambda: connection.recv(65_536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Content-Type: application/problem+json" in head and b"X-Request-Id: " in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["invalid_fields"][0]["field"], bool(problem["title"])) == (status, field, True)
+    assert problem["detail"]
