@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from celery import Celery, signals
+from celery.worker import state
 from prometheus_client import start_http_server
 
 from shared.errors import GranuleError, SettingsInvalid
@@ -27,12 +28,16 @@ from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import connect_storage
 from worker.courier import deliver
+from worker.duty import DutyMeter
 from worker.pulse import Pulse, Ready
 from worker.runner import WorkerBroken, run_job
+from worker.spool import Spool
 from worker.station import Pipeline, Station
 from worker.sweep import Sweep
 
 log = logging.getLogger(__name__)
+
+LAST_MOMENT_S = 5.0
 
 LoadPipeline = Callable[[Manifest, Settings], Pipeline]
 
@@ -71,12 +76,15 @@ class Assembly:
             storage=self._storage,
             pipeline=self._load_pipeline(manifest, settings),
             pulse=pulse,
+            # Where a first crash ends a job, no job may share a worker with one that could crash it.
+            spool=Spool(settings.spool_places if settings.max_attempts > 1 else 0),
+            duty=DutyMeter(),
             publish_limit_s=settings.publish_limit_s,
+            is_stopping=lambda: state.should_stop is not None,
         )
 
     def get_ready(self, **_: object) -> None:
         """Prepare before the first message is taken; a worker that cannot get ready consumes nothing and ends."""
-        self._show_metrics()
         try:
             if self._settings.pulse_fd is None:
                 self._start_sweep()
@@ -88,13 +96,16 @@ class Assembly:
             sys.exit(os.EX_TEMPFAIL if error.retryable else os.EX_CONFIG)
         except BrokenPipeError:
             os._exit(os.EX_UNAVAILABLE)
+        self._show_metrics()
 
     def render(self, job_id: str) -> None:
-        """Bring one job to its outcome. Ends the process when it can render no more."""
+        """Draw one job's picture and have it published. Ends the process when it can draw no more."""
         try:
             run_job(job_id, self.station)
         except WorkerBroken as error:
             log.critical("this worker ends: %s", error.__cause__)
+            # What is drawn already deserves a moment; the guardian gives it to others if that does not do.
+            self.station.spool.wait_until_empty(timeout_s=LAST_MOMENT_S)
             os._exit(os.EX_SOFTWARE)
 
     def deliver(self, delivery_id: str) -> None:
@@ -102,7 +113,10 @@ class Assembly:
         deliver(delivery_id, outbox=self._outbox, settings=self._settings)
 
     def _show_metrics(self) -> None:
-        """A port that is taken costs the figures of this process, not its work."""
+        """From now on, so that whoever finds the port open finds a worker that is ready.
+
+        A port that is taken costs the figures of this process, not its work.
+        """
         host, port = self._settings.metrics_host, self._settings.metrics_port
         if not port:
             return

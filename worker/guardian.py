@@ -1,8 +1,8 @@
 """The guardian: parent of one render worker, from outside torch's reach.
 
-It renews the lease of the job that the worker holds, so that no long call in the worker can lose it; sees the worker's death
-at once, by the end of the pipe between them, and gives the job back; kills a worker that froze or hangs; and starts a new
-one. `python -m worker.guardian` is the entry point of a render worker; torch is never imported here.
+It renews the leases of the jobs that the worker holds, so that no long call in the worker can lose them; sees the worker's
+death at once, by the end of the pipe between them, and gives its jobs back; kills a worker that froze or hangs; and starts a
+new one. `python -m worker.guardian` is the entry point of a render worker; torch is never imported here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from celery import Celery
 
@@ -31,7 +31,8 @@ from shared.queue import enqueue_render, make_celery, render_queue
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 from shared.worker_registry import WorkerInfo, WorkerRegistry, connect_workers
-from worker.pulse import Holding, Idle, Ping, Ready, Step, parse
+from worker.pulse import Ready, parse
+from worker.watched import Held, Verdict, Watched
 
 log = logging.getLogger("granule.guardian")
 
@@ -41,26 +42,18 @@ BACKOFF_MAX_S = 30.0
 
 
 @dataclass
-class Watched:
-    """What the guardian knows of the worker it started. Times are `time.monotonic()` seconds."""
+class Child:
+    """The worker's process, this end of the pipe from it, and what is known of it."""
 
     process: subprocess.Popen[bytes]
     pipe_fd: int
-    name: str
-    started_s: float
-    device: str | None = None
-    proved: bool = False
-    """It brought a job to an end, so whatever ends it later is no failing start."""
-    held: Holding | None = None
-    held_since_s: float = 0.0
-    moved_s: float = 0.0
-    pinged_s: float = 0.0
-    renewed_s: float = 0.0
-    unread: bytes = field(default=b"")
+    watched: Watched
+    unread: bytes = b""
+    verdict: Verdict | None = None
 
 
 class Guardian:
-    """Keeps one render worker alive and its job's lease renewed.
+    """Keeps one render worker alive and its jobs' leases renewed.
 
     `command` starts the worker; it inherits the write end of a pipe, whose number is in `GRANULE_PULSE_FD`, and finds its
     name in `GRANULE_WORKER_NAME`. `clock` is monotonic seconds.
@@ -85,7 +78,7 @@ class Guardian:
         self._stop_since_s: float | None = None
 
     def stop(self) -> None:
-        """Let the worker finish what it holds and then end; after the grace its job is given back. Callable from a signal."""
+        """Let the worker finish what it holds and then end; after the grace its jobs are given back. Callable from a signal."""
         if self._stop_since_s is None:
             self._stop_since_s = self._clock()
 
@@ -96,24 +89,23 @@ class Guardian:
         """Start workers until told to stop, or until one says that it cannot work. Returns the exit status for the process."""
         backoff_s = 1.0
         while not self._stopping():
-            watched = self._start()
-            self._watch(watched)
-            self._bury(watched)
+            child = self._start()
+            self._watch(child)
+            self._bury(child)
             if self._stopping():
                 break
-            if watched.process.returncode == os.EX_CONFIG:
+            status = child.process.returncode
+            if status == os.EX_CONFIG:
                 return os.EX_CONFIG  # wrong settings or weights: another worker would say the same
-            stable = watched.proved or self._clock() - watched.started_s > STABLE_S
+            stable = child.watched.proved or self._clock() - child.watched.started_s > STABLE_S
             backoff_s = 1.0 if stable else min(backoff_s * 2, BACKOFF_MAX_S)
-            log.warning(
-                "the render worker ended with status %s; a new one starts in %.0f s", watched.process.returncode, backoff_s
-            )
+            log.warning("the render worker ended with status %s; a new one starts in %.0f s", status, backoff_s)
             self._pause(backoff_s)
         return 0
 
     # -- one worker's life
 
-    def _start(self) -> Watched:
+    def _start(self) -> Child:
         read_fd, write_fd = os.pipe()
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         environment = os.environ | {"GRANULE_PULSE_FD": str(write_fd), "GRANULE_WORKER_NAME": name}
@@ -122,107 +114,109 @@ class Guardian:
         process = subprocess.Popen(self._command, env=environment, pass_fds=[write_fd])
         os.close(write_fd)
         now_s = self._clock()
-        return Watched(process, read_fd, name, now_s, pinged_s=now_s)
+        return Child(process, read_fd, Watched(name, started_s=now_s, pinged_s=now_s))
 
-    def _watch(self, watched: Watched) -> None:
+    def _watch(self, child: Child) -> None:
         """Read the worker's pulse and act on it until the pipe ends."""
         told_to_stop = False
-        while self._read(watched):
+        while self._read(child):
             if self._stopping() and not told_to_stop:
-                watched.process.send_signal(signal.SIGTERM)
+                child.process.send_signal(signal.SIGTERM)
                 told_to_stop = True
-            self._renew(watched)
-            reason = self._must_die(watched)
-            if reason is not None:
-                log.error("killing the render worker %s: %s", watched.name, reason)
-                watched.process.kill()
+            self._renew(child.watched)
+            verdict = self._must_die(child.watched)
+            if verdict is not None and child.verdict is None:
+                log.error("killing the render worker %s: %s", child.watched.name, verdict.reason)
+                child.verdict = verdict
+                child.process.kill()
 
-    def _read(self, watched: Watched) -> bool:
+    def _read(self, child: Child) -> bool:
         """Take in what the worker sent within one tick. False: the pipe ended."""
-        ready, _, _ = select.select([watched.pipe_fd], [], [], TICK_S)
+        ready, _, _ = select.select([child.pipe_fd], [], [], TICK_S)
         if not ready:
             return True
-        data = os.read(watched.pipe_fd, 65_536)
-        *lines, watched.unread = (watched.unread + data).split(b"\n")
+        data = os.read(child.pipe_fd, 65_536)
+        *lines, child.unread = (child.unread + data).split(b"\n")
         for line in lines:
-            self._note(watched, line)
+            self._note(child.watched, line)
         return bool(data)
 
     def _note(self, watched: Watched, line: bytes) -> None:
-        now_s = self._clock()
-        watched.pinged_s = now_s
-        match parse(line):
-            case Ready(device=device):
-                watched.device = device
-                log.info("render worker %s is ready on %s after %.1f s", watched.name, device, now_s - watched.started_s)
-            case Holding() as held:
-                watched.held, watched.held_since_s, watched.moved_s, watched.renewed_s = held, now_s, now_s, now_s
-            case Step():
-                watched.moved_s = now_s
-            case Idle():
-                watched.held, watched.proved = None, True
-            case Ping():
-                pass
+        now_s, message = self._clock(), parse(line)
+        broken = watched.note(message, now_s)
+        if broken is not None:
+            log.error("render worker %s broke over job %s", watched.name, broken.job_id, extra={"job_id": broken.job_id})
+            self._charge(broken)
+        if isinstance(message, Ready):
+            log.info("render worker %s is ready on %s after %.1f s", watched.name, message.device, now_s - watched.started_s)
 
     def _renew(self, watched: Watched) -> None:
-        """Show that the worker lives, and keep the lease of what it holds, once a heartbeat."""
-        now_s = self._clock()
-        if watched.device is None or now_s - watched.renewed_s < self._settings.heartbeat_s:
-            return
-        watched.renewed_s = now_s
+        """Show that the worker lives, and keep the leases of what it holds, once a heartbeat each."""
+        now_s, heartbeat_s = self._clock(), self._settings.heartbeat_s
         try:
-            if not self._stopping():
-                self._workers.beat(WorkerInfo(watched.name, self._settings.model, watched.device))
-            if watched.held is not None:
-                self._store.renew(watched.held.job_id, watched.held.fence)
+            for held in list(watched.held.values()):
+                if now_s - held.renewed_s >= heartbeat_s:
+                    held.renewed_s = now_s
+                    self._store.renew(held.job_id, held.fence)
+            is_late = watched.shown_s is None or now_s - watched.shown_s >= heartbeat_s
+            if watched.device is not None and is_late and not self._stopping():
+                watched.shown_s = now_s
+                duty = watched.duty
+                self._workers.beat(WorkerInfo(watched.name, self._settings.model, watched.device, duty.busy_s, duty.starved_s))
         except StoreUnavailable as error:
             log.warning("no sign of life could be given: %s", error)
 
-    def _must_die(self, watched: Watched) -> str | None:
-        now_s = self._clock()
-        limits = self._settings
-        if now_s - watched.pinged_s > limits.freeze_limit_s and watched.device is not None:
-            return f"no pulse for {limits.freeze_limit_s:.0f} s"
-        if watched.device is None and now_s - watched.started_s > limits.load_limit_s:
-            return f"not ready after {limits.load_limit_s:.0f} s"
-        if watched.held is not None and now_s - watched.held_since_s > limits.job_limit_s:
-            return f"job {watched.held.job_id} has run for {limits.job_limit_s:.0f} s"
-        if watched.held is not None and now_s - watched.moved_s > limits.step_limit_s:
-            return f"job {watched.held.job_id} made no step for {limits.step_limit_s:.0f} s"
-        if self._stop_since_s is not None and now_s - self._stop_since_s > limits.grace_s:
+    def _must_die(self, watched: Watched) -> Verdict | None:
+        grace_s = self._settings.grace_s
+        if self._stop_since_s is not None and self._clock() - self._stop_since_s > grace_s:
             self._hand_back(watched)
-            return f"still busy {limits.grace_s:.0f} s after it was told to stop"
-        return None
+            return Verdict(f"still busy {grace_s:.0f} s after it was told to stop")
+        return watched.must_die(self._clock(), self._settings)
 
-    # -- what becomes of its job
+    # -- what becomes of its jobs
 
     def _hand_back(self, watched: Watched) -> None:
-        """Give the job back uncharged: it is the operator who stops the worker, not the job that broke it."""
-        held, watched.held = watched.held, None
-        if held is None:
-            return
-        with self._patience("hand back", held):
-            self._publish(held, self._store.release(held.job_id, held.fence))
+        """Give its jobs back uncharged: it is the operator who stops the worker, not a job that broke it."""
+        for held in _taken(watched):
+            self._release(held)
 
-    def _bury(self, watched: Watched) -> None:
-        """The worker is dead: give its job to another at once, then clear away what is left of it."""
-        held, watched.held = watched.held, None
-        if held is not None:
+    def _bury(self, child: Child) -> None:
+        """The worker is dead: give its jobs to others at once, then clear away what is left of it.
+
+        Only the job that it died over is charged, where that is known. Where it is not, all are; the worker that gets one of
+        them next draws it alone, so that the one to blame meets no innocent twice.
+        """
+        watched = child.watched
+        culprit = child.verdict.job_id if child.verdict is not None else None
+        is_known = watched.excused or culprit is not None
+        for held in _taken(watched):
             log.error("render worker %s died while it held job %s", watched.name, held.job_id, extra={"job_id": held.job_id})
-            with self._patience("expire", held):
-                self._publish(held, self._store.expire(held.job_id, fence=held.fence))
-        os.close(watched.pipe_fd)
-        watched.process.kill()
-        watched.process.wait()
+            if is_known and held.job_id != culprit:
+                self._release(held)
+            else:
+                self._charge(held)
+        os.close(child.pipe_fd)
+        child.process.kill()
+        child.process.wait()
         with contextlib.suppress(StoreUnavailable):
             self._workers.leave(watched.name)
 
-    def _publish(self, held: Holding, status: Status | None) -> None:
+    def _charge(self, held: Held) -> None:
+        """Take a job away from the worker, with a crash on its account."""
+        with self._patience("expire", held):
+            self._publish(held, self._store.expire(held.job_id, fence=held.fence))
+
+    def _release(self, held: Held) -> None:
+        """Take a job away from the worker, with nothing on its account."""
+        with self._patience("hand back", held):
+            self._publish(held, self._store.release(held.job_id, held.fence))
+
+    def _publish(self, held: Held, status: Status | None) -> None:
         if status is Status.QUEUED:
             enqueue_render(self._celery, held.job_id, model=self._settings.model, lane=Lane.RECOVERY)
 
     @contextlib.contextmanager
-    def _patience(self, move: str, held: Holding) -> Iterator[None]:
+    def _patience(self, move: str, held: Held) -> Iterator[None]:
         """A move that cannot be made now is made by the sweep when the lease runs out."""
         try:
             yield
@@ -233,6 +227,13 @@ class Guardian:
         end_s = self._clock() + seconds
         while not self._stopping() and self._clock() < end_s:
             time.sleep(TICK_S)
+
+
+def _taken(watched: Watched) -> list[Held]:
+    """Take all jobs out of what a worker holds, the longest held first."""
+    taken = list(watched.held.values())
+    watched.held.clear()
+    return taken
 
 
 def main() -> int:

@@ -1,54 +1,161 @@
-"""From finished pixels to stored pictures: measure, encode, upload. The outcome itself is the runner's."""
+"""From finished pixels to an outcome: measure, encode, upload, and end the job."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import StorageUnavailable
-from shared.jobs import Job, Output, Result
+from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
+from shared.job_store import Finish
+from shared.jobs import Job, JobError, Output, Result
 from shared.storage import attempt_prefix, output_key
 from worker.composition import measure_composition
 from worker.images import encode
-from worker.pulse import Step
+from worker.progress import CancelRequested, JobLost, Progress
+from worker.pulse import Broke, Settled, Step
 from worker.station import Station
 
 log = logging.getLogger(__name__)
 
-RETRY_GAP_MAX_S = 15.0
+UPLOAD_GAP_MAX_S = 15.0
+STORE_PATIENCE_S = 600.0
+STORE_GAP_S = 1.0
 
 
-def upload(job: Job, pixels: NDArray[np.uint8], predict_time_s: float, station: Station) -> Result:
-    """Measure and encode a picture (uint8, height x width x 3), store it, and return what the record will say about it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A picture that waits to be published: the pixels (uint8, height x width x 3) of `job`, the seconds the pipeline took,
+    the provenance as it was for this picture, and the progress that may still have something to report."""
+
+    job: Job
+    pixels: NDArray[np.uint8]
+    duration_s: float
+    provenance: Mapping[str, Any]
+    progress: Progress
+
+
+def publish(drawn: Drawn, station: Station) -> None:
+    """Bring a drawn picture to its job's outcome. Raises nothing: it is all that a publisher's thread does.
+
+    When this returns, the job ended, or it belongs to somebody else, or (Redis away for longer than ten minutes) its lease
+    will run out, or (after something unforeseen) the guardian was told to take it away.
+    """
+    job = drawn.job
+    try:
+        _publish(drawn, station)
+    except BrokenPipeError:
+        return  # without a guardian the pulse ends this process
+    except Exception:
+        log.exception("job %s met an unforeseen error when it was published", job.id, extra={"job_id": job.id})
+        with suppress(BrokenPipeError):
+            station.pulse.send(Broke(job.id, ends_worker=False))
+
+
+def _publish(drawn: Drawn, station: Station) -> None:
+    job = drawn.job
+    drawn.progress.close()
+    try:
+        result = _upload(drawn, station)
+        if settle(job, station, lambda: _succeed(drawn, result, station)) is Finish.REFUSED:
+            _discard(job, station)
+    except CancelRequested:
+        settle(job, station, lambda: station.store.let_go(job.id, job.fence))
+        _discard(job, station)
+    except JobLost:
+        log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
+        _discard(job, station)
+    except GranuleError as error:
+        fail(job, error, station)
+        _discard(job, station)
+    station.pulse.send(Settled(job.id))
+
+
+def settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish | None:
+    """Write the outcome, again and again while Redis is away. None: it stayed away too long."""
+    deadline_s = time.monotonic() + STORE_PATIENCE_S
+    while time.monotonic() < deadline_s:
+        station.pulse.send(Step(job.id))
+        try:
+            outcome = finish()
+        except StoreUnavailable:
+            time.sleep(STORE_GAP_S)
+            continue
+        log.info("job %s: %s", job.id, outcome.name.lower(), extra={"job_id": job.id})
+        return outcome
+    log.error("the outcome of job %s could not be recorded; it will be rendered again", job.id, extra={"job_id": job.id})
+    return None
+
+
+def fail(job: Job, error: GranuleError, station: Station) -> None:
+    """Write down why a job cannot be done."""
+    log.error("job %s failed: %s", job.id, error, extra={"job_id": job.id})
+    reason = JobError(error.code, error.detail)
+    settle(job, station, lambda: station.store.fail(job.id, job.fence, reason))
+
+
+def _succeed(drawn: Drawn, result: Result, station: Station) -> Finish:
+    # A report that Redis was away for would otherwise be missing in the logs. Whose job it is, the finish itself asks.
+    with suppress(CancelRequested, JobLost):
+        if drawn.progress.is_behind:
+            drawn.progress.report()
+    return station.store.succeed(drawn.job.id, drawn.job.fence, result)
+
+
+def _upload(drawn: Drawn, station: Station) -> Result:
+    """Measure, encode and store a picture, and return what the record will say about it.
 
     The upload is tried again, with growing gaps, for as long as the station allows.
 
     Raises:
         StorageUnavailable: the storage stayed away for all that time.
+        CancelRequested, JobLost: nobody wants the picture any more.
     """
-    spec = job.spec
-    composition = _composition(job, pixels, station)
-    parameters = asdict(spec.render) | {"model": spec.model, "version": spec.version, "job": job.id}
+    job, spec = drawn.job, drawn.job.spec
+    composition = _composition(drawn, station)
     encoded = encode(
-        pixels,
+        drawn.pixels,
         output_format=spec.render.output_format,
         output_quality=spec.render.output_quality,
-        parameters=parameters,
+        parameters=asdict(spec.render) | {"model": spec.model, "version": spec.version, "job": job.id},
     )
     key = output_key(job.id, job.fence, 0, encoded.extension)
     metadata = {"model": spec.model, "seed": str(spec.render.seed), "prompt": spec.render.prompt}
-    _put(key, encoded.data, encoded.content_type, metadata, station)
+
+    def put() -> None:
+        with suppress(StoreUnavailable):
+            drawn.progress.report()
+        station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
+
+    _try_for_long(put, job, station)
     digest = hashlib.sha256(encoded.data).hexdigest()
     output = Output(key, spec.filename, encoded.content_type, len(encoded.data), digest)
-    return Result([output], predict_time_s, station.pipeline.provenance, *composition)
+    return Result([output], drawn.duration_s, dict(drawn.provenance), *composition)
 
 
-def discard(job: Job, station: Station) -> None:
+def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:
+    deadline_s = time.monotonic() + station.publish_limit_s
+    gap_s = 0.5
+    while True:
+        station.pulse.send(Step(job.id))
+        try:
+            return put()
+        except StorageUnavailable as error:
+            if time.monotonic() + gap_s > deadline_s:
+                raise
+            log.warning("%s; the picture of job %s is sent again in %.1f s", error, job.id, gap_s, extra={"job_id": job.id})
+        time.sleep(gap_s)
+        gap_s = min(gap_s * 2, UPLOAD_GAP_MAX_S)
+
+
+def _discard(job: Job, station: Station) -> None:
     """Remove whatever this attempt at a job stored. What cannot be removed now is cleared away with the job's data."""
     try:
         for key in station.storage.keys(attempt_prefix(job.id, job.fence)):
@@ -57,29 +164,15 @@ def discard(job: Job, station: Station) -> None:
         log.warning("objects of job %s, fence %d, are left over: %s", job.id, job.fence, error, extra={"job_id": job.id})
 
 
-def _composition(job: Job, pixels: NDArray[np.uint8], station: Station) -> tuple[list[dict[str, object]] | None, float | None]:
+def _composition(drawn: Drawn, station: Station) -> tuple[list[dict[str, object]] | None, float | None]:
+    job = drawn.job
     ordered = [(station.manifest.colors.find(name), share) for name, share in job.spec.mix]
     known = [(color, share) for color, share in ordered if color is not None]
     if not known or len(known) < len(ordered):
         return None, None
     try:
-        measured = measure_composition(pixels, known, rivals=station.manifest.colors.colors)
+        measured = measure_composition(drawn.pixels, known, rivals=station.manifest.colors.colors)
     except Exception:  # a measurement must never decide what becomes of a job
         log.exception("the composition of job %s could not be measured", job.id, extra={"job_id": job.id})
         return None, None
     return [asdict(part) for part in measured.parts], measured.color_error
-
-
-def _put(key: str, data: bytes, content_type: str, metadata: dict[str, str], station: Station) -> None:
-    deadline_s = time.monotonic() + station.publish_limit_s
-    gap_s = 0.5
-    while True:
-        station.pulse.send(Step())
-        try:
-            return station.storage.put(key, data, content_type=content_type, metadata=metadata)
-        except StorageUnavailable as error:
-            if time.monotonic() + gap_s > deadline_s:
-                raise
-            log.warning("%s; the upload of %s is tried again in %.1f s", error, key, gap_s)
-        time.sleep(gap_s)
-        gap_s = min(gap_s * 2, RETRY_GAP_MAX_S)

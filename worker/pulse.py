@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 PING_INTERVAL_S = 2.0
@@ -25,7 +23,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The worker claimed this job with this fence."""
+    """The worker claimed this job with this fence. It may hold one job that it draws and several that it publishes."""
 
     job_id: str
     fence: int
@@ -34,16 +32,47 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The job that is held moved on: a denoising step, or a part of publishing."""
+    """A job that is held moved on: a denoising step, or one try of an upload or of its outcome."""
 
+    job_id: str
     kind: str = field(default="step", init=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """The job that was held is settled."""
+class Publishing:
+    """The picture of a job that is held is drawn; what remains to be done for it is to publish it."""
 
-    kind: str = field(default="idle", init=False)
+    job_id: str
+    kind: str = field(default="publishing", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A job that was held ended, or is another worker's."""
+
+    job_id: str
+    kind: str = field(default="settled", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """Something that nobody foresaw happened over a job that is held: take it away, and charge it with a crash.
+
+    With `ends_worker` the worker ends next; the other jobs that it holds have nothing to do with that.
+    """
+
+    job_id: str
+    ends_worker: bool
+    kind: str = field(default="broke", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """How the worker spent its time so far, in seconds: drawing, and not drawing although a job waited."""
+
+    busy_s: float
+    starved_s: float
+    kind: str = field(default="duty", init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +82,18 @@ class Ping:
     kind: str = field(default="ping", init=False)
 
 
-Message = Ready | Holding | Step | Idle | Ping
+Message = Ready | Holding | Step | Publishing | Settled | Broke | Duty | Ping
+
+KINDS: dict[str, type[Message]] = {
+    "ready": Ready,
+    "holding": Holding,
+    "step": Step,
+    "publishing": Publishing,
+    "settled": Settled,
+    "broke": Broke,
+    "duty": Duty,
+    "ping": Ping,
+}
 
 
 class Pulse:
@@ -68,16 +108,6 @@ class Pulse:
         line = json.dumps(asdict(message)).encode() + b"\n"
         with self._lock:
             os.write(self._fd, line)
-
-    @contextmanager
-    def holding(self, job_id: str, fence: int) -> Iterator[None]:
-        """Have the guardian renew a job's lease for as long as the block runs.
-
-        When the block raises, the job stays held: the process is about to end, and the guardian then gives the job back.
-        """
-        self.send(Holding(job_id, fence))
-        yield
-        self.send(Idle())
 
     def start_pinging(self) -> None:
         """Ping from a thread of its own. Without a guardian a worker has no reason to live: the process ends at once."""
@@ -96,8 +126,7 @@ class Pulse:
 def parse(line: bytes) -> Message:
     """Read one line of the pipe. Raises ValueError for anything a worker of this version does not send."""
     data = json.loads(line)
-    kinds: dict[str, type[Message]] = {"ready": Ready, "holding": Holding, "step": Step, "idle": Idle, "ping": Ping}
-    kind = kinds.get(data.pop("kind", ""))
+    kind = KINDS.get(data.pop("kind", ""))
     if kind is None:
         raise ValueError(f"unknown message from the worker: {line!r}")
     return kind(**data)

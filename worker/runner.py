@@ -1,6 +1,7 @@
-"""One render job from claim to outcome. No Celery, no torch: what it needs is passed in.
+"""One render job from claim to picture. No Celery, no torch: what it needs is passed in.
 
-The order of the steps, and what each failure means for the job, is decided here and nowhere else.
+The order of the steps, and what each failure means for the job, is decided here and, once the picture is drawn, in
+`worker/publish.py`.
 """
 
 from __future__ import annotations
@@ -8,75 +9,61 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
-
-from tqdm import tqdm
+from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
-from shared.job_store import Beat, Finish
-from shared.jobs import Job, JobError
-from worker.publish import discard, upload
-from worker.pulse import Step
+from shared.jobs import Job
+from worker.progress import CancelRequested, JobLost, Progress
+from worker.publish import Drawn, fail, publish, settle
+from worker.pulse import Broke, Duty, Holding, Publishing, Settled, Step
 from worker.station import Station
 
 log = logging.getLogger(__name__)
 
-STORE_PATIENCE_S = 600.0
-RETRY_GAP_S = 1.0
 CLAIM_TRIES = 4
-STORE_AWAY_S = 10.0
-METER_COLUMNS = 60
-
-
-class CancelRequested(Exception):
-    """The owner of the job called it off; raised between two steps."""
-
-
-class JobLost(Exception):
-    """The job was given to another worker; raised between two steps."""
+RETRY_GAP_S = 1.0
 
 
 class WorkerBroken(Exception):
-    """This process can render no more: its device is lost, or something happened that nobody foresaw.
+    """This process can draw no more: its device is lost, or something happened that nobody foresaw.
 
-    It must end without another word; the guardian then charges the job with a crash, gives it to the next worker and starts
-    a fresh process.
+    The guardian has been told, charges the job with a crash and gives it to the next worker; this process must end.
     """
 
 
 def run_job(job_id: str, station: Station) -> None:
-    """Render a job that a message named, if there is anything to do, and bring it to an outcome.
+    """Draw the picture of a job that a message named, if there is anything to do, and hand it to the publisher.
 
-    When this returns, the job ended, or it belongs to somebody else, or (Redis away for longer than ten minutes) its lease
-    will run out and the sweep gives it to the next worker. The message can be acknowledged in every case.
+    When this returns, the job ended, or its picture is on its way, or it belongs to somebody else, or (Redis away for longer
+    than ten minutes) its lease will run out and the sweep gives it to the next worker, or nobody claimed it because the
+    worker stops: then the sweep sends its message again. The message can be acknowledged in every case.
 
     Raises:
         StoreUnavailable: no answer about the claim. If it was made all the same, the lease brings the job back.
         WorkerBroken: the process must end.
     """
+    if not station.spool.wait_for_place(station.is_stopping):
+        log.info("this worker stops and leaves job %s to others", job_id, extra={"job_id": job_id})
+        return
     job = _claim(job_id, station)
     if job is None:
         log.info("nothing to do for a message about job %s", job_id, extra={"job_id": job_id})
         return
+    claimed_s = time.monotonic()
     log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
-    with station.pulse.holding(job.id, job.fence):
-        try:
-            _render_and_publish(job, station)
-        except CancelRequested:
-            _settle(job, station, lambda: station.store.let_go(job.id, job.fence))
-        except JobLost:
-            log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
-            discard(job, station)
-        except DeviceLost as error:
-            raise WorkerBroken from error
-        except GranuleError as error:
-            log.error("job %s failed: %s", job.id, error, extra={"job_id": job.id})
-            reason = JobError(error.code, error.detail)
-            _settle(job, station, lambda: station.store.fail(job.id, job.fence, reason))
-            discard(job, station)
-        except Exception as error:
-            log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
-            raise WorkerBroken from error
+    station.pulse.send(Holding(job.id, job.fence))
+    # A job that a worker died over before may be what killed it: it must not take others with it again.
+    is_suspect = job.crashes > 0
+    if is_suspect:
+        station.spool.wait_until_empty(lambda: station.pulse.send(Step(job.id)))
+    drawn = _draw(job, station, claimed_s)
+    if drawn is None:
+        station.pulse.send(Settled(job.id))
+        return
+    station.pulse.send(Publishing(job.id))
+    station.spool.put(partial(publish, drawn, station))
+    if is_suspect:
+        station.spool.wait_until_empty()
 
 
 def _claim(job_id: str, station: Station) -> Job | None:
@@ -90,57 +77,32 @@ def _claim(job_id: str, station: Station) -> Job | None:
     return station.store.claim(job_id, worker=station.name, delivery_token=token)
 
 
-def _render_and_publish(job: Job, station: Station) -> None:
-    rendered = station.pipeline.render(job.spec.render, _Progress(job, station))
-    result = upload(job, rendered.pixels, rendered.duration_s, station)
-    if _settle(job, station, lambda: station.store.succeed(job.id, job.fence, result)) is Finish.REFUSED:
-        discard(job, station)
-
-
-def _settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish | None:
-    """Write the outcome, again and again while Redis is away. None: it stayed away too long."""
-    deadline_s = time.monotonic() + STORE_PATIENCE_S
-    while time.monotonic() < deadline_s:
-        station.pulse.send(Step())
+def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
+    """Draw the picture. None: the job ended without one, or is another worker's."""
+    progress = Progress(job, station)
+    station.duty.start(job.waited_s + time.monotonic() - claimed_s)
+    try:
         try:
-            outcome = finish()
-        except StoreUnavailable:
-            time.sleep(RETRY_GAP_S)
-            continue
-        log.info("job %s: %s", job.id, outcome.name.lower(), extra={"job_id": job.id})
-        return outcome
-    log.error("the outcome of job %s could not be recorded; it will be rendered again", job.id, extra={"job_id": job.id})
+            rendered = station.pipeline.render(job.spec.render, progress)
+        finally:
+            station.duty.stop()
+            station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
+        # The pipeline speaks of its last picture, and draws the next one soon.
+        return Drawn(job, rendered.pixels, rendered.duration_s, station.pipeline.provenance, progress)
+    except CancelRequested:
+        progress.close()
+        settle(job, station, lambda: station.store.let_go(job.id, job.fence))
+    except JobLost:
+        progress.close()
+        log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
+    except DeviceLost as error:
+        station.pulse.send(Broke(job.id, ends_worker=True))
+        raise WorkerBroken from error
+    except GranuleError as error:
+        progress.close()
+        fail(job, error, station)
+    except Exception as error:
+        log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
+        station.pulse.send(Broke(job.id, ends_worker=True))
+        raise WorkerBroken from error
     return None
-
-
-class _Progress:
-    """Called after each denoising step: tells guardian and record, and raises when the job is no longer to be rendered.
-
-    The log line has the form of tqdm's, because the official clients read their progress from it.
-    """
-
-    def __init__(self, job: Job, station: Station) -> None:
-        self._job = job
-        self._station = station
-        self._started_s = time.monotonic()
-        self._silent_until_s = 0.0
-        self._unsent = f"Using seed: {job.spec.render.seed}\n"
-
-    def __call__(self, step: int, steps: int) -> None:
-        self._station.pulse.send(Step())
-        now_s = time.monotonic()
-        elapsed_s = now_s - self._started_s
-        self._unsent += tqdm.format_meter(step, steps, elapsed_s, ncols=METER_COLUMNS, ascii=True) + "\n"
-        if now_s < self._silent_until_s:
-            return
-        try:
-            beat = self._station.store.renew(self._job.id, self._job.fence, step=step, log=self._unsent)
-        except StoreUnavailable:
-            # The picture is worth finishing: the outcome is written when Redis is back, if the job is still ours then.
-            self._silent_until_s = now_s + STORE_AWAY_S
-            return
-        self._unsent = ""
-        if beat is Beat.CANCEL:
-            raise CancelRequested
-        if beat is Beat.LOST:
-            raise JobLost

@@ -13,7 +13,9 @@ from shared.job_store import JobStore
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.storage import Storage
+from worker.duty import DutyMeter
 from worker.pulse import Pulse
+from worker.spool import Spool
 
 
 class Rendered(Protocol):
@@ -21,7 +23,7 @@ class Rendered(Protocol):
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture."""
+        """The picture. The pipeline does not write to it again: it is published while the next one is drawn."""
 
     @property
     def duration_s(self) -> float:
@@ -33,7 +35,7 @@ class Pipeline(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Everything that can change a pixel."""
+        """Everything that can change a pixel, as it was for the last picture."""
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Rendered:
         """Draw one picture. Raises RenderFailed."""
@@ -43,7 +45,8 @@ class Pipeline(Protocol):
 class Station:
     """Everything a render worker works with, built once when it starts.
 
-    `name` is unique to one start of the process; `publish_limit_s` is how long an upload is tried.
+    `name` is unique to one start of the process; `publish_limit_s` is how long an upload is tried; `is_stopping` tells
+    whether the process was told to end.
     """
 
     name: str
@@ -52,4 +55,7 @@ class Station:
     storage: Storage
     pipeline: Pipeline
     pulse: Pulse
+    spool: Spool
+    duty: DutyMeter
     publish_limit_s: float
+    is_stopping: Callable[[], bool]

@@ -1,0 +1,108 @@
+"""How far a drawing is, told to guardian and record without the drawing ever waiting for Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from tqdm import tqdm
+
+from shared.errors import StoreUnavailable
+from shared.job_store import Beat
+from shared.jobs import Job
+from worker.pulse import Step
+from worker.station import Station
+
+METER_COLUMNS = 60
+STORE_AWAY_S = 5.0
+
+
+class CancelRequested(Exception):
+    """The owner of the job called it off."""
+
+
+class JobLost(Exception):
+    """The job was given to another worker."""
+
+
+class Progress:
+    """Called after each denoising step; raises CancelRequested or JobLost when the job is no longer to be drawn.
+
+    Guardian and record are told the step; the record by a thread of its own, which sends the newest step with all log lines
+    since the last. So what the record answers is heard one step later at the latest. The log line has the form of tqdm's,
+    because the official clients read their progress from it. `close` must be called in the end.
+    """
+
+    def __init__(self, job: Job, station: Station) -> None:
+        self._job = job
+        self._station = station
+        self._started_s = time.monotonic()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._step = 0
+        self._unsent = f"Using seed: {job.spec.render.seed}\n"
+        self._beat = Beat.HELD
+        self._thread = threading.Thread(target=self._report_forever, name="progress", daemon=True)
+        self._thread.start()
+
+    def __call__(self, step: int, steps: int) -> None:
+        """Note that `step` of `steps` is done. Raises CancelRequested, JobLost."""
+        self._station.pulse.send(Step(self._job.id))
+        elapsed_s = time.monotonic() - self._started_s
+        with self._changed:
+            self._step = step
+            self._unsent += tqdm.format_meter(step, steps, elapsed_s, ncols=METER_COLUMNS, ascii=True) + "\n"
+            self._changed.notify()
+        self._obey(self._beat)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the record has not been told everything."""
+        return bool(self._unsent)
+
+    def close(self) -> None:
+        """End the thread. What is not yet on record is left to `report`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def report(self) -> None:
+        """Tell the record all that it was not told yet, and renew the lease.
+
+        Raises:
+            CancelRequested, JobLost: the job is not to be published.
+            StoreUnavailable: nothing was heard.
+        """
+        self._obey(self._report())
+
+    def _obey(self, beat: Beat) -> None:
+        if beat is Beat.CANCEL:
+            raise CancelRequested
+        if beat is Beat.LOST:
+            raise JobLost
+
+    def _report(self) -> Beat:
+        with self._changed:
+            step, unsent = self._step, self._unsent
+        beat = self._station.store.renew(self._job.id, self._job.fence, step=step, log=unsent)
+        with self._changed:
+            self._unsent = self._unsent[len(unsent) :]
+        return beat
+
+    def _report_forever(self) -> None:
+        pause_s = 0.0
+        while self._has_news(pause_s):
+            try:
+                self._beat = self._report()
+                pause_s = 0.0
+            except StoreUnavailable:
+                # The picture is worth finishing: the outcome is written when Redis is back, if the job is still ours then.
+                pause_s = STORE_AWAY_S
+
+    def _has_news(self, pause_s: float) -> bool:
+        """Wait for a step to report, after a pause. False: closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, pause_s)
+            self._changed.wait_for(lambda: self._closed or (self._step and self._unsent))
+            return not self._closed
