@@ -54,9 +54,11 @@ def _left_ms(job: Job, mean_ms: int, now_ms: int) -> float:
 def _wait_ms(position: int, traffic: Traffic, mean_ms: int) -> float:
     """Time until a worker takes the job with `position` others before it.
 
-    No running job has more than a mean left, so the workers become free in the same order round after round.
+    No running job has more than a mean left, so the workers become free in the same order round after round. A worker draws
+    only the last of the jobs it has begun; it is through with the others but for publishing them.
     """
-    left_ms = [max(0, mean_ms - (traffic.now_ms - begun_ms)) for begun_ms in traffic.begun_ms]
+    drawn = sorted(traffic.begun_ms)[-max(1, traffic.workers) :]
+    left_ms = [max(0, mean_ms - (traffic.now_ms - begun_ms)) for begun_ms in drawn]
     idle = max(0, traffic.workers - len(left_ms))
     free_ms = sorted([0] * idle + left_ms)
     rounds, turn = divmod(position, len(free_ms))

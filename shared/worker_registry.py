@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from redis import Redis
@@ -13,11 +13,24 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One live worker: its name, unique to one start of the process, the model it serves, and what it draws on."""
+    """One live worker: its name, unique to one start of the process, the model it serves, and what it draws on.
+
+    `busy_s` is how long it has drawn since its start, `starved_s` how long it did not although a job waited; `silence_s` is
+    how long ago it last showed itself.
+    """
 
     name: str
     model: str
     device: str
+    busy_s: float = 0.0
+    starved_s: float = 0.0
+    silence_s: float = field(default=0.0, compare=False)
+
+    @property
+    def duty(self) -> float | None:
+        """Of the time in which there was something to draw, the share spent drawing (0 to 1); None before the first job."""
+        needed_s = self.busy_s + self.starved_s
+        return self.busy_s / needed_s if needed_s else None
 
 
 class WorkerRegistry:
@@ -32,7 +45,10 @@ class WorkerRegistry:
         """Show that a worker is ready to take jobs, for the next `ttl_s` seconds."""
         with answering():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(self._key(info.name), mapping={"model": info.model, "device": info.device})
+            pipe.hset(
+                self._key(info.name),
+                mapping={"model": info.model, "device": info.device, "busy_s": info.busy_s, "starved_s": info.starved_s},
+            )
             pipe.pexpire(self._key(info.name), self._ttl_ms)
             pipe.sadd(self._prefix + "workers", info.name)
             pipe.execute()
@@ -50,11 +66,23 @@ class WorkerRegistry:
             pipe = self._redis.pipeline(transaction=False)
             for name in names:
                 pipe.hgetall(self._key(name))
-            records = dict(zip(names, cast("list[dict[str, str]]", pipe.execute()), strict=True))
-            gone = [name for name, fields in records.items() if not fields]
+                pipe.pttl(self._key(name))
+            replies = pipe.execute()
+            gone = [name for name, fields in zip(names, replies[::2], strict=True) if not fields]
             if gone:
                 self._redis.srem(self._prefix + "workers", *gone)
-        return [WorkerInfo(name, fields["model"], fields["device"]) for name, fields in records.items() if fields]
+        return [
+            WorkerInfo(
+                name,
+                fields["model"],
+                fields["device"],
+                float(fields.get("busy_s", 0)),
+                float(fields.get("starved_s", 0)),
+                max(0, self._ttl_ms - left_ms) / 1000,
+            )
+            for name, fields, left_ms in zip(names, replies[::2], replies[1::2], strict=True)
+            if fields
+        ]
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}worker:{name}"

@@ -54,7 +54,8 @@ end
 -- What the job would have been answered with is void once it waits for a worker of its own.
 local function enter_lane(lane)
   redis.call('HDEL', job, 'reused_from')
-  redis.call('HSET', job, 'status', 'queued', 'waiting_lane', lane, 'published_ms', now, 'republished', 0)
+  redis.call('HSET', job, 'status', 'queued', 'waiting_lane', lane, 'queued_ms', now, 'published_ms', now,
+    'republished', 0)
   redis.call('ZADD', queued_key(get('model'), lane), get('seq'), id)
   redis.call('SADD', prefix .. 'waiting:' .. get('tenant'), id)
 end
