@@ -56,7 +56,7 @@ def _prediction() -> Prediction:
     result = Result(
         outputs=[Output(f"outputs/{job_id}/1/0.png", FILENAME, "image/png", 1_803_022, VERSION_ID)],
         predict_time_s=6.21,
-        provenance={"device": "cpu", "dtype": "float32", "batch": 1},
+        provenance={"model": MODEL, "device": "cpu (AVX2)", "dtype": "float32", "batch_size": 1},
         composition=[{"color": name, "ordered": share, "measured": share} for name, share in mix],
         color_error=0.0,
     )

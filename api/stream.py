@@ -107,7 +107,8 @@ def _streamed_job(store: JobStore, job_id: str, token: str) -> Job:
 def _events(job_id: str, position: Position, store: JobStore, *, limit_s: float, base_url: str) -> Iterator[bytes]:
     """Yield events and, when there are none, comments, until the job has ended or `limit_s` seconds are over."""
     sent_s = time.monotonic()
-    yield f"retry: {RECONNECT_MS}\n\n".encode()
+    # Neither this line nor a comment is closed by an empty one: Replicate's second Python client takes that for an event.
+    yield f"retry: {RECONNECT_MS}\n".encode()
     try:
         with closing(store.follow(job_id, limit_s)) as versions:
             for job in versions:
@@ -115,7 +116,7 @@ def _events(job_id: str, position: Position, store: JobStore, *, limit_s: float,
                     yield event
                     sent_s = time.monotonic()
                 if time.monotonic() - sent_s >= HEARTBEAT_S:
-                    yield b": still here\n\n"
+                    yield b": still here\n"
                     sent_s = time.monotonic()
     except GranuleError as error:
         # The status line is long gone. Without a `done` the reader knows that this was not the end.

@@ -131,8 +131,8 @@ class StreamContract(ApiContract):
         monkeypatch.setattr(stream, "HEARTBEAT_S", 0.5)
         _, path = self.path(client)
         chunks = app.test_client().get(path, buffered=False).iter_encoded()
-        assert next(chunks) == b"retry: 2000\n\n"
-        assert next(chunks) == b": still here\n\n"
+        assert next(chunks) == b"retry: 2000\n"
+        assert next(chunks) == b": still here\n"
         chunks.close()
 
     def test_the_address_is_the_permission(self, app: Flask, client: FlaskClient) -> None:

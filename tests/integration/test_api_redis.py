@@ -74,6 +74,38 @@ def test_round_trips_of_a_create_and_a_read(client: FlaskClient, redis: Redis) -
     assert [command.split()[0].upper() for command in read] == ["EVALSHA"]
 
 
+def test_round_trips_of_a_counted_create_its_repeat_and_its_refusal(redis_url: str, redis: Redis) -> None:
+    client = create_app(Settings(redis_url=redis_url, token_creates_per_minute=2)).test_client()
+    body = {"version": MODEL, "input": {"prompt": MIX}}
+    seen: list[tuple[int, list[str]]] = []
+
+    def create(key: str) -> None:
+        answers: list[int] = []
+        trips = commands_of(
+            redis,
+            lambda: answers.append(client.post("/v1/predictions", json=body, headers={"Idempotency-Key": key}).status_code),
+        )
+        seen.append((answers[0], [command.split()[0].upper() for command in trips]))
+
+    client.post("/v1/predictions", json=body)  # scripts are loaded and connections open from here on
+    for key in ("a", "a", "b", "b"):
+        create(key)
+    made, repeated, _, refused = seen  # a first refusal loads one more script
+    assert made == (201, ["EVALSHA", "EVALSHA", "LPUSH"])  # the rate, the job, its message
+    assert (refused[0], len(refused[1])) == (429, 3)  # the rate, a repeat that there is not, the time until there are more
+    assert repeated == (200, ["EVALSHA", "EVALSHA"])
+
+
+def test_a_repeat_within_the_minute_gives_its_place_back_in_a_third_round_trip(redis_url: str, redis: Redis) -> None:
+    client = create_app(Settings(redis_url=redis_url, token_creates_per_minute=100)).test_client()
+    body, key = {"version": MODEL, "input": {"prompt": MIX}}, {"Idempotency-Key": "a"}
+    for _ in range(2):
+        client.post("/v1/predictions", json=body, headers=key)
+    trips = commands_of(redis, lambda: client.post("/v1/predictions", json=body, headers=key))
+    assert [command.split()[0].upper() for command in trips] == ["EVALSHA"] * 3
+    assert client.get("/v1/account").json["token"]["creates_remaining"] == 99
+
+
 def test_round_trips_of_an_order_that_a_stored_picture_answers(redis_url: str, s3: S3Location, redis: Redis) -> None:
     settings = s3.settings(Settings(redis_url=redis_url, token_creates_per_minute=1000))
     client, store, storage = create_app(settings).test_client(), connect_store(settings, redis), connect_storage(settings)

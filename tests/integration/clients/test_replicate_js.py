@@ -71,6 +71,13 @@ def test_run_polls_when_told_to_at_every_base_url(service: Service, call: Call, 
     assert len(ran["requests"]) > 1
 
 
+@pytest.mark.parametrize("suffix", ["", "/v1", "/v1/v1"])
+def test_an_upload_that_is_not_taken_goes_into_the_body(service: Service, call: Call, suffix: str) -> None:
+    ran = call("run", baseUrl=service.base_url + suffix, ref=MODEL, input={"prompt": MIX}, attach="a file")
+    assert ran["result"]["output"].endswith(".png")
+    assert service.store.get(service.ids()[0]).spec.input["image"].startswith("data:")
+
+
 def test_a_hold_that_expires_goes_on_as_polling_and_never_gives_null(service: Service, call: Call) -> None:
     service.worker.step_s = 0.1
     started_s = time.monotonic()

@@ -8,10 +8,19 @@ import pytest
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
 from replicate.pagination import paginate
+from replicate.webhook import Webhooks, WebhookValidationError
 
-from shared.webhooks import secret_of
+from shared.webhooks import secret_of, sign
+from shared.wire import compact_json, prediction
 from tests.contracts.api import MIX, MODEL, OLD_VERSION
-from tests.integration.clients.service import PICTURE, SECRET, STEPS, Service
+from tests.integration.clients.service import (
+    HASTY_CREATES_PER_MINUTE,
+    HASTY_TOKEN,
+    PICTURE,
+    SECRET,
+    STEPS,
+    Service,
+)
 from tests.integration.processes import wait_until
 
 
@@ -84,11 +93,36 @@ def test_cancel_a_waiting_prediction(service: Service) -> None:
 def test_list_and_paginate(service: Service) -> None:
     service.worker.stopping.set()
     client = service.client()
-    ids = [client.predictions.create(model=MODEL, input={"prompt": MIX}).id for _ in range(101)][::-1]
+    ids = [client.predictions.create(model=MODEL, input={"prompt": MIX}).id for _ in range(250)][::-1]
     pages = list(paginate(client.predictions.list))
-    assert [len(page) for page in pages] == [100, 1]
+    assert [len(page) for page in pages] == [100, 100, 50]
     assert [prediction.id for page in pages for prediction in page] == ids
-    assert [prediction.id for prediction in client.predictions.list(pages[1].previous)] == ids[:100]
+    assert [prediction.id for prediction in client.predictions.list(pages[2].previous)] == ids[100:200]
+
+
+def test_a_token_that_is_in_a_hurry_gets_429_and_no_job(service: Service) -> None:
+    client = service.client(token=HASTY_TOKEN)
+    made = [client.predictions.create(model=MODEL, input={"prompt": MIX}).id for _ in range(HASTY_CREATES_PER_MINUTE)]
+    with pytest.raises(ReplicateError) as refused:
+        client.predictions.create(model=MODEL, input={"prompt": MIX})
+    assert (refused.value.status, refused.value.title) == (429, "Too many requests")
+    assert f"{HASTY_CREATES_PER_MINUTE} orders in a minute" in refused.value.detail
+    assert service.ids() == made[::-1]
+    assert client.predictions.get(made[0]).id == made[0]
+
+
+def test_a_webhook_is_validated_raw_and_forged_ones_are_not(service: Service) -> None:
+    client = service.client()
+    client.run(MODEL, input={"prompt": MIX, "negative_prompt": "размыто <b>"})
+    body = compact_json(prediction(service.store.get(service.ids()[0]), base_url=service.base_url))
+    secret = client.webhooks.default.secret()
+    signed = {name.lower(): value for name, value in sign(secret.key, "msg_1", int(time.time()), body).items()}
+    Webhooks.validate(headers=signed, body=body.decode(), secret=secret, tolerance=60)
+    with pytest.raises(WebhookValidationError):
+        Webhooks.validate(headers=signed, body=body.decode().replace("succeeded", "canceled"), secret=secret)
+    late = {name.lower(): value for name, value in sign(secret.key, "msg_1", int(time.time()) - 600, body).items()}
+    with pytest.raises(WebhookValidationError):
+        Webhooks.validate(headers=late, body=body.decode(), secret=secret, tolerance=60)
 
 
 def test_a_failure_is_the_models_and_an_error_names_the_field(service: Service) -> None:

@@ -145,6 +145,23 @@ def test_errors_say_what_is_wrong(call: Call) -> None:
     assert call("cancel", id="nothing")["status"] == 404
 
 
+def test_a_stream_is_the_address_letter_by_letter_as_the_client_polls_for_it(service: Service, call: Call) -> None:
+    pieces = call("stream", ref=MODEL, input={"prompt": MIX})["result"]
+    assert "".join(pieces).endswith(".png")
+    assert len(service.ids()) == 1
+    assert call("stream", ref=MODEL, input={"prompt": "broken"})["error"] == "the pipeline broke"
+
+
+def test_the_clients_own_decoder_reads_the_events(service: Service, call: Call) -> None:
+    service.worker.step_s = 0.03
+    *logs, output, done = call("events", arguments=ORDER)["result"]
+    assert {event["event"] for event in logs} == {"logs"} and len(logs) > 3
+    assert "".join(event["data"] for event in logs) == service.store.get(service.ids()[0]).logs
+    assert (output["event"], output["data"][-4:]) == ("output", ".png")
+    assert (done["event"], done["data"]) == ("done", "{}")
+    assert all(event["id"] for event in (*logs, output, done))
+
+
 def test_what_surrounds_predictions(call: Call) -> None:
     found = call("surroundings", model=MODEL, input={"prompt": MIX})["result"]
     assert len(found.pop("version")) == 64

@@ -20,7 +20,8 @@ const order = () => replicate.predictions.create(options.order);
 const calls = {
   async run() {
     const seen = [];
-    const { ref, ...rest } = options;
+    const { ref, attach, ...rest } = options;
+    if (attach) rest.input.image = Buffer.from(attach);
     const output = await replicate.run(ref, rest, (prediction) => seen.push([prediction.status, prediction.output]));
     return { output, seen };
   },

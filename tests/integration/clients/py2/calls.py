@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import replicate
 from replicate import APIStatusError, Replicate
+from replicate._streaming import SSEDecoder
 from replicate.exceptions import ModelError
 
 NAME, OPTIONS = sys.argv[1], json.loads(sys.argv[2])
@@ -37,6 +39,18 @@ def use(client: Replicate) -> object:
     # Only the function of the module works in this release; it makes a client of its own.
     os.environ |= {"REPLICATE_API_TOKEN": OPTIONS["token"], "REPLICATE_BASE_URL": OPTIONS["base_url"]}
     return replicate.get_path_url(replicate.use(OPTIONS["ref"])(**OPTIONS["arguments"]["input"]))
+
+
+def stream(client: Replicate) -> object:
+    os.environ |= {"REPLICATE_API_TOKEN": OPTIONS["token"], "REPLICATE_BASE_URL": OPTIONS["base_url"]}
+    with warnings.catch_warnings(action="ignore"):  # it is on its way out, and the clients' users have it still
+        return list(replicate.stream(OPTIONS["ref"], input=OPTIONS["input"]))
+
+
+def events(client: Replicate) -> object:
+    with httpx.stream("GET", client.predictions.create(**OPTIONS["arguments"]).urls.stream, timeout=30) as answer:
+        found = list(SSEDecoder().iter_bytes(answer.iter_bytes()))
+    return [{"event": each.event, "data": each.data, "id": each.id} for each in found]
 
 
 def create(client: Replicate) -> object:
@@ -75,7 +89,7 @@ def surroundings(client: Replicate) -> object:
 
 
 CALLS: dict[str, Callable[[Replicate], object]] = {
-    call.__name__: call for call in (run, use, create, create_many, wait, cancel, listed, surroundings)
+    call.__name__: call for call in (run, use, stream, events, create, create_many, wait, cancel, listed, surroundings)
 }
 
 
