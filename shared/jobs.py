@@ -191,8 +191,9 @@ def _digest(value: Any) -> str:
 class Job:
     """A job as the record held it at one moment. Times are milliseconds since 1970 on Redis's clock.
 
-    `logs` is the end of what was logged, `logged_bytes` how much that was in all; `expires_ms` is when the data is due to be
-    removed, `reused_from` the job whose stored picture was the answer to this one.
+    `queued_ms` is since when it waited for the worker it has or waits for. `logs` is the end of what was logged,
+    `logged_bytes` how much that was in all; `expires_ms` is when the data is due to be removed, `reused_from` the job whose
+    stored picture was the answer to this one.
     """
 
     spec: JobSpec
@@ -239,6 +240,7 @@ class Job:
             completed_ms=_optional_int(fields, "completed_ms"),
             deadline_ms=_optional_int(fields, "deadline_ms"),
             expires_ms=_optional_int(fields, "expires_ms"),
+    queued_ms: int | None = None
             result=Result.from_json(fields["result"]) if "result" in fields else None,
             error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
             data_removed="data_removed" in fields,
@@ -253,8 +255,16 @@ def _optional_int(fields: Mapping[str, str], name: str) -> int | None:
 def new_id() -> str:
     """Return a fresh job id: 128 random bits as 26 lower-case base32 characters, the form that Replicate uses."""
     return base64.b32encode(secrets.token_bytes(ID_BYTES)).decode().rstrip("=").lower()
+    @property
+    def waited_s(self) -> float:
+        """How long it waited for the worker that claimed it last; 0 before the first claim."""
+        if self.started_ms is None:
+            return 0.0
+        return max(0, self.started_ms - (self.queued_ms or self.created_ms)) / 1000
+
 
 
 def new_seed() -> int:
     """Choose a seed for an order that named none: 0 to 2**32 - 1."""
     return secrets.randbits(32)
+            queued_ms=_optional_int(fields, "queued_ms"),
