@@ -15,7 +15,7 @@ from shared.settings import load_settings
 
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
-worker_class = "gthread"
+worker_class = "api.gateway.ProblemWorker"
 workers = 2
 # Streams and creates that wait take a thread each for as long as they are open.
 threads = 32
