@@ -47,7 +47,8 @@ def predictions_page(store: JobStore, tenant: str | None, query: Mapping[str, st
     """Return one page of a tenant's predictions, or of everybody's with None.
 
     `query` may have `cursor`, `created_after` (inclusive) and `created_before` (exclusive) as ISO 8601, and `source`
-    (`api`, or `web`, which has none); its `tenant` is in the addresses of the pages beside it. Queue positions are left out: they are part of a single prediction only.
+    (`api`, or `web`, which has none); its `tenant` goes into the addresses of the pages around. Queue positions are left
+    out: they are part of a single prediction only.
 
     Raises:
         InputInvalid: one of them has another form.
