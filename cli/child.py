@@ -33,9 +33,9 @@ def ask(module: str, arguments: Sequence[str] = (), *, timeout_s: float) -> list
     # transformers warns at import, before any code of ours runs, of image processors that are not used here.
     environ = {"TRANSFORMERS_VERBOSITY": "error", **os.environ}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=timeout_s, env=environ, check=False
-        )
+        # -P: a folder called worker where the user stands must not be taken for ours.
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environ, check=False)
     except subprocess.TimeoutExpired as error:
         raise ChildFailed(f"python -m {module} gave no answer for {timeout_s:.0f} s") from error
     try:

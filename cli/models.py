@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("files", metavar="FILE", nargs="*", help="unset: every file that the model's manifest names")
     check.add_argument("--model", metavar="OWNER/NAME", help="whose base the files must fit; unset: GRANULE_MODEL")
     check.add_argument("--tokens", metavar="TOKENS", help='of a textual inversion, such as "<s0>,<s1>"; unset: the manifest\'s')
-    check.add_argument("--load", action="store_true", help="load them into the base too, with a worker's need of time and memory")
+    check.add_argument("--load", action="store_true", help="load them into the base too; takes a worker's time and memory")
     # Not given, it must not undo the one before the subcommand.
     check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="write JSON, one object a file")
 

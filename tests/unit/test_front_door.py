@@ -40,7 +40,7 @@ case "$*" in
     case "$*" in *torch==*) echo "${OFFERED:-2.13.0+cpu}" >.venv/torch ;; esac ;;
 *'version("torch")'*)
     cat .venv/torch 2>/dev/null ;;
-'-m infra.local.cli'* | '-m pytest'*) echo "ran: $*" ;;
+'-m infra.local.cli'* | '-m pytest'* | '-P -m cli.main'*) echo "ran: $* in $PWD" ;;
 *) exec REAL "$@" ;;
 esac
 """
@@ -110,6 +110,17 @@ def test_the_second_start_installs_nothing(house: House) -> None:
     assert house.installs() == ["--no-deps torch==2.13.0", EVERYTHING]
     assert "ran: -m infra.local.cli up" in house.run("up").stdout
     assert len(house.installs()) == 2
+
+
+@pytest.mark.parametrize(("command", "where"), [("render", "elsewhere"), ("models", "elsewhere"), ("doctor", "."), ("work", ".")])
+def test_files_are_named_from_where_the_user_stands_and_data_from_where_it_lies(
+    house: House, command: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = house.folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    ran = house.run(command, "50% red", "-o", "tile.png").stdout
+    assert ran == f"ran: -P -m cli.main {command} 50% red -o tile.png in {(house.folder / where).resolve()}\n"
 
 
 def test_dev_holds_what_local_does(house: House) -> None:
