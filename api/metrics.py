@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CollectorRegistry
@@ -19,6 +19,7 @@ from shared import metrics
 from shared.census import Census
 from shared.errors import StoreUnavailable, Unauthenticated
 from shared.metrics import HTTP_DURATION, REGISTRY, State
+from shared.worker_registry import WorkerInfo
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -62,11 +63,13 @@ class StateCollector(Collector):
         """Yield every state."""
         try:
             census = self._parts.store.census([manifest.slug for manifest in self._parts.catalog.models])
+            workers = self._parts.workers.alive()
         except StoreUnavailable:
             yield _family(metrics.REDIS_UP, {(): 0})
             return
         yield _family(metrics.REDIS_UP, {(): 1})
         yield from _of_models(census)
+        yield from _of_workers(workers)
         yield _family(metrics.JOBS_CREATED, {(model,): count for model, count in census.created.items()})
         yield _family(metrics.JOBS_ENDED, census.ended)
         yield _family(metrics.ATTEMPTS_LOST, census.lost)
@@ -82,6 +85,14 @@ def _of_models(census: Census) -> Iterable[Metric]:
     yield _family(metrics.JOBS_RUNNING, {(model,): found.running for model, found in models})
     yield _family(metrics.JOBS_UNFINISHED, {(model,): found.unfinished for model, found in models})
     yield _family(metrics.WORKERS_READY, {(model,): found.workers for model, found in models})
+
+
+def _of_workers(workers: Sequence[WorkerInfo]) -> Iterable[Metric]:
+    named = {(worker.model, worker.name): worker for worker in workers}
+    duties: dict[tuple[str, ...], float] = {labels: worker.duty for labels, worker in named.items() if worker.duty is not None}
+    yield _family(metrics.GPU_DUTY, duties)
+    yield _family(metrics.RENDER_BUSY, {labels: worker.busy_s for labels, worker in named.items()})
+    yield _family(metrics.RENDER_STARVED, {labels: worker.starved_s for labels, worker in named.items()})
 
 
 def _family(state: State, values: Mapping[tuple[str, ...], float]) -> Metric:

@@ -1,6 +1,6 @@
 """How gunicorn serves the API: `gunicorn --config python:api.serving 'api.server:create_app()'`.
 
-Options on the command line win, and so does the variable GUNICORN_CMD_ARGS.
+This is executed as gunicorn's configuration and by nothing else. Options on the command line win over it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if load_settings().log_format == "json":
     # Gunicorn's own lines in the form of all others.
     logconfig_dict = {"formatters": {"generic": {"()": "shared.logs.JsonFormatter"}}}
 
-
-def on_starting(server: Arbiter) -> None:
-    """Make a folder in which the processes of this start put their counts together, unless the environment names one."""
-    if METRICS_DIR not in os.environ:
-        os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="granule-metrics-")
-        server.log.debug("metrics are put together in %s", os.environ[METRICS_DIR])
+# Where the processes of this start put their counts together. Named before anything can import prometheus-client, which
+# looks for it once.
+metrics_dir = None if METRICS_DIR in os.environ else tempfile.mkdtemp(prefix="granule-metrics-")
+if metrics_dir is not None:
+    os.environ[METRICS_DIR] = metrics_dir
 
 
 def on_exit(server: Arbiter) -> None:
-    """Remove that folder: the next start counts from 0, as Prometheus expects of a process that was restarted."""
-    shutil.rmtree(os.environ[METRICS_DIR], ignore_errors=True)
+    """Remove the folder of counts: the next start counts from 0, as Prometheus expects of what was restarted."""
+    if metrics_dir is not None:
+        shutil.rmtree(metrics_dir, ignore_errors=True)

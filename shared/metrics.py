@@ -19,7 +19,7 @@ REGISTRY = CollectorRegistry()
 
 JOB_PHASE = Histogram(
     "granule_job_phase_seconds",
-    "What jobs spend their time with: queued (recorded until first claimed), claimed (until the pipeline takes it), denoise "
+    "What jobs spend their time with: queued (in line, until it is claimed), claimed (until the pipeline takes it), denoise "
     "(in the pipeline, decoding included), publish (pixels until the outcome is recorded). Exposed by render workers.",
     ["model", "phase"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 900, 3600),
@@ -133,7 +133,16 @@ WORKERS_READY = State("gauge", "granule_workers_ready", "Render workers that sho
 GPU_DUTY = State(
     "gauge",
     "granule_gpu_duty_ratio",
-    "Share of the time that a render worker's pipeline was drawing, 0 to 1, over the window its worker reports.",
+    "Of the time in which there was something to draw since the worker's start, the share spent drawing, 0 to 1.",
+    ("model", "worker"),
+)
+RENDER_BUSY = State(
+    "counter", "granule_render_busy_seconds", "Time that a live render worker spent drawing.", ("model", "worker")
+)
+RENDER_STARVED = State(
+    "counter",
+    "granule_render_starved_seconds",
+    "Time that a live render worker did not draw although a job waited.",
     ("model", "worker"),
 )
 DELIVERIES_PENDING = State("gauge", "granule_deliveries_pending", "Webhook messages to be tried, for the first time or again.")
@@ -143,7 +152,7 @@ DEAD_LETTERS = State(
 
 STATES = (
     REDIS_UP, JOBS_WAITING, JOBS_WAITING_AGE, JOBS_RUNNING, JOBS_UNFINISHED, JOBS_CREATED, JOBS_ENDED, ATTEMPTS_LOST,
-    WORKERS_READY, GPU_DUTY, DELIVERIES_PENDING, DEAD_LETTERS,
+    WORKERS_READY, GPU_DUTY, RENDER_BUSY, RENDER_STARVED, DELIVERIES_PENDING, DEAD_LETTERS,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from shared.errors import StoreUnavailable
 from shared.job_store import Beat
 from shared.jobs import Job
+from shared.metrics import DENOISE_STEPS
 from worker.pulse import Step
 from worker.station import Station
 
@@ -48,6 +49,7 @@ class Progress:
     def __call__(self, step: int, steps: int) -> None:
         """Note that `step` of `steps` is done. Raises CancelRequested, JobLost."""
         self._station.pulse.send(Step(self._job.id))
+        DENOISE_STEPS.labels(self._job.spec.model).inc()
         elapsed_s = time.monotonic() - self._started_s
         with self._changed:
             self._step = step

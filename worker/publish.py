@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
+from shared.metrics import COMPOSITION_ERROR, JOB_PHASE
 from shared.storage import attempt_prefix, output_key
 from worker.composition import measure_composition
 from worker.images import encode
@@ -50,7 +51,8 @@ def publish(drawn: Drawn, station: Station) -> None:
     """
     job = drawn.job
     try:
-        _publish(drawn, station)
+        with JOB_PHASE.labels(job.spec.model, "publish").time():
+            _publish(drawn, station)
     except BrokenPipeError:
         return  # without a guardian the pulse ends this process
     except Exception:
@@ -175,4 +177,5 @@ def _composition(drawn: Drawn, station: Station) -> tuple[list[dict[str, object]
     except Exception:  # a measurement must never decide what becomes of a job
         log.exception("the composition of job %s could not be measured", job.id, extra={"job_id": job.id})
         return None, None
+    COMPOSITION_ERROR.labels(job.spec.model).observe(measured.color_error)
     return [asdict(part) for part in measured.parts], measured.color_error

@@ -13,6 +13,7 @@ from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
+from shared.metrics import JOB_PHASE
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
 from worker.pulse import Broke, Duty, Holding, Publishing, Settled, Step
@@ -51,6 +52,7 @@ def run_job(job_id: str, station: Station) -> None:
         return
     claimed_s = time.monotonic()
     log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+    JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     station.pulse.send(Holding(job.id, job.fence))
     # A job that a worker died over before may be what killed it: it must not take others with it again.
     is_suspect = job.crashes > 0
@@ -80,10 +82,12 @@ def _claim(job_id: str, station: Station) -> Job | None:
 def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's."""
     progress = Progress(job, station)
+    JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
     station.duty.start(job.waited_s + time.monotonic() - claimed_s)
     try:
         try:
-            rendered = station.pipeline.render(job.spec.render, progress)
+            with JOB_PHASE.labels(job.spec.model, "denoise").time():
+                rendered = station.pipeline.render(job.spec.render, progress)
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))

@@ -117,15 +117,10 @@ def _courier(settings: Settings, env: dict[str, str]) -> Program:
 
 def _api(settings: Settings, env: dict[str, str], port: int, url: str) -> Program:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    options = ["--worker-class", "api.gateway.ProblemWorker", "--workers", "2", "--threads", "32", "--graceful-timeout", "5"]
-    # Above the API's own bound on headers, so that it is the API that refuses them, in the form of all its errors.
-    options += ["--limit-request-field_size", "32768"]
+    options = ["--config", "python:api.serving", "--graceful-timeout", "5", "--bind", f"{host}:{port}"]
     return Program(
         name="api",
-        command=(
-            *(sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "--bind", f"{host}:{port}"),
-            "api.server:create_app()",
-        ),
+        command=(sys.executable, "-m", "gunicorn", *options, "api.server:create_app()"),
         env=env,
         cwd=REPOSITORY,
         ready=lambda: _answers_ok(f"{url}/healthz"),

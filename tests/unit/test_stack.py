@@ -2,8 +2,10 @@
 
 import base64
 import os
+import re
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,5 +113,8 @@ def test_streams_and_holds_leave_threads_for_everybody_else(tmp_path: Path) -> N
     settings = Settings()
     stack = plan_stack(settings, {}, folder=tmp_path, port=0)
     command = next(program.command for program in stack.programs if program.name == "api")
-    threads = int(command[command.index("--threads") + 1])
-    assert settings.streams_max + settings.holds_max <= threads - 4
+    environ = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    printed = subprocess.run([*command[:-1], "--print-config", command[-1]], env=environ, capture_output=True, text=True)
+    found = re.search(r"^threads\s+= (\d+)$", printed.stdout, re.MULTILINE)
+    assert found, printed.stderr
+    assert settings.streams_max + settings.holds_max <= int(found[1]) - 4
