@@ -3,19 +3,23 @@
 Every format carries the parameters as one JSON object: PNG in a text chunk with the key `parameters` (tEXt, or iTXt where
 they are not Latin-1), JPEG and WebP in EXIF UserComment (EXIF 2.32, 4.6.5) with the ASCII mark.
 
-The effort of each encoder was chosen on painted tiles of 1024 x 1024 (one core; ms and MB):
+The effort of each encoder was chosen on tiles of 1024 x 1024, one that mini drew and one that is painted (`python -m
+bench.encoding`; one core; ms and MB):
 
-    PNG level     1: 93, 1.87    3: 139, 1.83    6 (Pillow's default): 383, 1.85    9: 481, 1.84
-    WebP method   0: 73, 0.45    2: 94, 0.45     4 (Pillow's default): 172, 0.45    (quality 95)
-    JPEG          5, 0.75 at quality 95
+    PNG level           1: 73, 1.58 (painted 1.86)    4: 257, 1.37 (1.90)    6 (Pillow's default): 682, 1.36 (1.84)
+    PNG, run lengths    57, 1.37 (1.96)
+    WebP method         0: 73, 0.45    2: 94, 0.45     4 (Pillow's default): 172, 0.45    (quality 95, painted)
+    JPEG                5, 0.75 at quality 95
 
-so PNG is written at level 1, four times as fast as the default for one percent more bytes.
+Grain never repeats, so a search for repetitions takes long and finds nothing: PNG is written with run lengths alone, twelve
+times as fast as the default for one percent more bytes of a drawn tile.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +31,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from shared.jobs import OutputFormat
 
-PNG_COMPRESS_LEVEL = 1
+PNG_COMPRESS_LEVEL = 1  # without a search for repetitions the level changes nothing
 WEBP_METHOD = 2
 PARAMETERS_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
@@ -59,7 +63,7 @@ def encode(
         case "png":
             text = PngInfo()
             text.add_text(PARAMETERS_KEY, json.dumps(parameters, ensure_ascii=False))
-            picture.save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=text)
+            picture.save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, compress_type=zlib.Z_RLE, pnginfo=text)
         case "jpg":
             # Full colour resolution: halving it smears the edges between granules.
             picture.save(file, "JPEG", quality=output_quality, subsampling="4:4:4", exif=_exif(parameters))
