@@ -78,7 +78,7 @@ def get_deployment(owner: str, name: str) -> Response:
 @blueprint.post("/deployments/<owner>/<name>/predictions")
 def create_deployment_prediction(owner: str, name: str) -> Response:
     """Order a picture from a deployment, which is the model of the same name."""
-    return place_order(_deployed(owner, name))
+    return place_order(_deployed(owner, name), deployment=f"{owner}/{name}")
 
 
 @blueprint.get("/hardware")

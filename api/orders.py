@@ -48,10 +48,11 @@ RETRY_MAX = 100
 log = logging.getLogger(__name__)
 
 
-def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) -> Response:
+def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, deployment: str = "") -> Response:
     """Record the job that the request's body asks for, and answer with its prediction: 201, or 200 for a repeat.
 
-    `manifest` is the model that the address names; without it the body's `version` must. `job_id` is an id the caller chose.
+    `manifest` is the model that the address names; without it the body's `version` must. `job_id` is an id the caller chose,
+    `deployment` the owner/name that was ordered from.
     """
     started_s = time.monotonic()
     parts = context()
@@ -60,7 +61,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None) 
     if job_id is not None and body.id not in (None, job_id):
         raise InputInvalid("the id in the body differs from the one in the address", field="id")
     manifest = _manifest_for(body, manifest, parts)
-    spec = _job_spec(body, raw["input"], manifest, parts, job_id or new_id())
+    spec = replace(_job_spec(body, raw["input"], manifest, parts, job_id or new_id()), deployment=deployment)
     key = check_idempotency_key(request.headers.get("Idempotency-Key"))
     reuse = parts.settings.reuse_results and _names_seed(body) and not wants_fresh(request.headers)
     try:

@@ -8,7 +8,8 @@ from typing import NotRequired
 
 from flask import Flask, Response
 from typing_extensions import TypedDict
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as RouteNotFound
 
 from shared.errors import (
     Forbidden,
@@ -133,7 +134,7 @@ def _from_http(error: HTTPException) -> Response:
     code, field = HTTP_PROBLEMS.get(
         status, ("internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request", None)
     )
-    detail = error.description or error.name
+    detail = _detail(error)
     fields: list[InvalidField] = [] if field is None else [{"type": code, "field": field, "description": detail}]
     own = ("content-type", "content-length")
     headers = {name: value for name, value in error.get_headers() if name.lower() not in own}
@@ -141,6 +142,15 @@ def _from_http(error: HTTPException) -> Response:
         # Replicate's second Python client would send the same request twice more.
         headers["x-should-retry"] = "false"
     return _problem(status, error.name, detail, code, fields, headers)
+
+
+def _detail(error: HTTPException) -> str:
+    """Say what would be right where the library's own words do not."""
+    if isinstance(error, RouteNotFound):
+        return "nothing is served at this address; /docs lists all that is"
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        return f"this address answers {', '.join(sorted(error.valid_methods))}"
+    return error.description or error.name
 
 
 def _problem(

@@ -90,7 +90,8 @@ class JobSpec:
     `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
     `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs;
     `cancel_after_s` counts from creation to the moment at which the job is called off if it has not ended; `stream_token` is
-    the unguessable part of the address that its events are streamed at (empty: nowhere).
+    the unguessable part of the address that its events are streamed at (empty: nowhere); `deployment` is the owner/name it was
+    ordered from, empty where it was ordered from a model or version.
     """
 
     id: str
@@ -137,6 +138,7 @@ class JobError:
     code: str
     detail: str
 
+    deployment: str = ""
 
 @dataclass(frozen=True, slots=True)
 class Output:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from typing_extensions import TypedDict
 
-from shared.jobs import Job, Lane, Status
+from shared.jobs import Event, Job, JobSpec, Lane, Status
 from shared.outlook import Outlook
 
 WireStatus = Literal["starting", "processing", "succeeded", "failed", "canceled"]
@@ -60,7 +60,15 @@ class Progress(TypedDict):
     fraction: float
 
 
-class Prediction(TypedDict):
+class AskedFor(TypedDict, total=False):
+    """What is told of an order only where it was said: the deployment it went to, its webhook and the events of that."""
+
+    deployment: str
+    webhook: str
+    webhook_events_filter: list[Event]
+
+
+class Prediction(AskedFor):
     """The prediction object. The first block is Replicate's; the second is ours, and official clients pass over it."""
 
     id: str
@@ -118,6 +126,7 @@ def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Pr
         "data_removed": job.data_removed,
         "source": "api",
         "urls": _urls(job, base_url),
+        **_asked_for(spec),
         "tenant": spec.tenant,
         "error_code": job.error.code if job.error else None,
         "seed": spec.render.seed,
@@ -198,6 +207,16 @@ def _urls(job: Job, base_url: str) -> Urls:
     if job.spec.stream_token and not job.data_removed:
         urls["stream"] = stream_url(base_url, job.id, job.spec.stream_token)
     return urls
+
+
+def _asked_for(spec: JobSpec) -> AskedFor:
+    asked: AskedFor = {}
+    if spec.deployment:
+        asked["deployment"] = spec.deployment
+    if spec.webhook:
+        asked["webhook"] = spec.webhook
+        asked["webhook_events_filter"] = spec.webhook_events
+    return asked
 
 
 def _output(job: Job, base_url: str) -> str | list[str] | None:

@@ -70,7 +70,8 @@ def test_three_spellings_of_a_version(client: FlaskClient, version: str) -> None
 @pytest.mark.parametrize("kind", ["models", "deployments"])
 def test_the_model_may_stand_in_the_address(client: FlaskClient, kind: str) -> None:
     path = f"/v1/{kind}/{MODEL}/predictions"
-    assert client.post(path, json={"input": {"prompt": MIX}}).json["model"] == MODEL
+    made = client.post(path, json={"input": {"prompt": MIX}}).json
+    assert (made["model"], made.get("deployment")) == (MODEL, MODEL if kind == "deployments" else None)
     assert client.post(path, json=body()).status_code == 201
     other = client.post(path, json=body(version=OLD_VERSION))
     assert (other.status_code, other.json["title"]) == (422, "Invalid version or not permitted")
@@ -179,6 +180,7 @@ def test_addresses_and_methods_that_are_none(client: FlaskClient) -> None:
     for method, path, status in (("get", "/v1/nothing", 404), ("delete", "/v1/predictions", 405)):
         answer = getattr(client, method)(path)
         assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert client.delete("/v1/predictions").json["detail"] == "this address answers GET, HEAD, OPTIONS, POST"
     assert client.get("/v1/predictions/unknown").json["detail"] == "no prediction 'unknown'"
     assert client.get("/v1/predictions?cursor=%00").json["invalid_fields"][0]["field"] == "cursor"
     assert client.get("/v1/predictions?created_after=yesterday").json["invalid_fields"][0]["field"] == "created_after"
@@ -195,8 +197,9 @@ def test_addresses_and_methods_that_are_none(client: FlaskClient) -> None:
 def test_a_webhook_is_kept_with_its_events(
     client: FlaskClient, store: JobStore, changes: dict[str, object], events: list[Event]
 ) -> None:
-    spec = store.get(client.post("/v1/predictions", json=body(**changes)).json["id"]).spec
-    assert (spec.webhook, spec.webhook_events) == (HOOK, events)
+    made = client.post("/v1/predictions", json=body(**changes)).json
+    spec = store.get(made["id"]).spec
+    assert (spec.webhook, spec.webhook_events) == (made["webhook"], made["webhook_events_filter"]) == (HOOK, events)
 
 
 def test_without_a_signing_secret_webhooks_are_refused(redis: Redis, store: JobStore) -> None:

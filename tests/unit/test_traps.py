@@ -15,6 +15,7 @@ from replicate.client import Client
 from replicate.helpers import FileOutput, transform_output
 from replicate.prediction import Prediction as OfficialPrediction
 
+from api.pages import PAGE_SIZE
 from api.server import create_app
 from shared.job_store import JobStore
 from shared.jobs import JobError, Status, new_id
@@ -104,6 +105,9 @@ def test_every_address_starts_with_the_public_one_and_the_picture_is_wrapped(sto
     store.succeed(job.id, job.fence, new_result())
     done = client.get(f"/v1/predictions/{job.id}").json
     assert created.headers["Location"] == f"{PUBLIC}/v1/predictions/{job.id}"
+    for _ in range(PAGE_SIZE):
+        client.post("/v1/predictions", json=BODY)
+    assert client.get("/v1/predictions").json["next"].startswith(f"{PUBLIC}/v1/predictions?cursor=")
     assert all(url.startswith(f"{PUBLIC}/v1/") for url in (done["output"], *done["urls"].values()))
     assert not done["urls"]["stream"].removeprefix(PUBLIC).startswith("/v1/files/")
     official = Client(api_token="any", base_url=PUBLIC)
