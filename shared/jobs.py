@@ -86,6 +86,29 @@ class RenderSpec:
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """The part of a job that never changes after it was accepted.
+    strength: float | None = None
+    painted: tuple[tuple[str, float], ...] = ()
+    granule_px: float = 34.0
+    seamless: bool = False
+    num_candidates: int = 1
+    angles: tuple[int, ...] = (0,)
+    grout: bool = False
+    legend: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of one picture: all of them, or the last part, at least one, when it begins with a painted tile."""
+        if self.strength is None:
+            return self.num_inference_steps
+        return min(self.num_inference_steps, max(1, round(self.num_inference_steps * self.strength)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RenderSpec:
+        """Read back what `asdict` made and JSON kept. Fields that are not there have their defaults."""
+        listed = {name: tuple(data[name]) for name in ("angles",) if name in data}
+        if "painted" in data:
+            listed["painted"] = tuple((srgb, share) for srgb, share in data["painted"])
+        return cls(**{**data, **listed})
 
     `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
     `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs;
@@ -219,6 +242,7 @@ class Job:
     reused_from: str | None = None
 
     @property
+    queued_ms: int | None = None
     def id(self) -> str:
         """The job's id, the same as on the wire."""
         return self.spec.id
@@ -233,6 +257,13 @@ class Job:
             seq=int(fields["seq"]),
             fence=int(fields.get("fence", 0)),
             crashes=int(fields.get("crashes", 0)),
+    @property
+    def waited_s(self) -> float:
+        """How long it waited for the worker that claimed it last; 0 before the first claim."""
+        if self.started_ms is None:
+            return 0.0
+        return max(0, self.started_ms - (self.queued_ms or self.created_ms)) / 1000
+
             worker=fields.get("worker"),
             step=int(fields.get("step", 0)),
             logs=fields.get("logs", ""),
@@ -242,12 +273,12 @@ class Job:
             completed_ms=_optional_int(fields, "completed_ms"),
             deadline_ms=_optional_int(fields, "deadline_ms"),
             expires_ms=_optional_int(fields, "expires_ms"),
-    queued_ms: int | None = None
             result=Result.from_json(fields["result"]) if "result" in fields else None,
             error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
             data_removed="data_removed" in fields,
             reused_from=fields.get("reused_from"),
         )
+            queued_ms=_optional_int(fields, "queued_ms"),
 
 
 def _optional_int(fields: Mapping[str, str], name: str) -> int | None:
@@ -257,16 +288,8 @@ def _optional_int(fields: Mapping[str, str], name: str) -> int | None:
 def new_id() -> str:
     """Return a fresh job id: 128 random bits as 26 lower-case base32 characters, the form that Replicate uses."""
     return base64.b32encode(secrets.token_bytes(ID_BYTES)).decode().rstrip("=").lower()
-    @property
-    def waited_s(self) -> float:
-        """How long it waited for the worker that claimed it last; 0 before the first claim."""
-        if self.started_ms is None:
-            return 0.0
-        return max(0, self.started_ms - (self.queued_ms or self.created_ms)) / 1000
-
 
 
 def new_seed() -> int:
     """Choose a seed for an order that named none: 0 to 2**32 - 1."""
     return secrets.randbits(32)
-            queued_ms=_optional_int(fields, "queued_ms"),
