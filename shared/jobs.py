@@ -70,7 +70,12 @@ DEFAULT_EVENTS = (Event.OUTPUT, Event.COMPLETED)
 
 @dataclass(frozen=True, slots=True)
 class RenderSpec:
-    """All that decides the pixels and their encoding. `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1."""
+    """All that decides the pixels and their encoding.
+
+    `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1. With a `strength`, above 0 and at most 1, drawing begins
+    not with noise but with a painted tile that is noised that far: `painted` holds its colours as (`#RRGGBB`, percent), and
+    `granule_px` is the mean width of its granules. `angles` are the views that are handed out, in degrees from straight above.
+    """
 
     prompt: str
     negative_prompt: str | None
@@ -81,11 +86,6 @@ class RenderSpec:
     height_px: int
     output_format: OutputFormat
     output_quality: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """The part of a job that never changes after it was accepted.
     strength: float | None = None
     painted: tuple[tuple[str, float], ...] = ()
     granule_px: float = 34.0
@@ -110,6 +110,11 @@ class JobSpec:
             listed["painted"] = tuple((srgb, share) for srgb, share in data["painted"])
         return cls(**{**data, **listed})
 
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The part of a job that never changes after it was accepted.
+
     `input` is the caller's own, as it was sent; `mix` holds the ordered colours as `[caption, percent]`, empty for free text;
     `base_url` is the address that URLs in webhook bodies start with; `file_token` is the unguessable part of its file URLs;
     `cancel_after_s` counts from creation to the moment at which the job is called off if it has not ended; `stream_token` is
@@ -133,6 +138,7 @@ class JobSpec:
     webhook_events: list[Event] = field(default_factory=list)
     cancel_after_s: float | None = None
     stream_token: str = ""
+    deployment: str = ""
 
     @property
     def render_key(self) -> str:
@@ -148,7 +154,7 @@ class JobSpec:
         """Read back what `to_json` wrote."""
         data = json.loads(text)
         data["lane"] = Lane(data["lane"])
-        data["render"] = RenderSpec(**data["render"])
+        data["render"] = RenderSpec.from_dict(data["render"])
         data["mix"] = [(name, share) for name, share in data["mix"]]
         data["webhook_events"] = [Event(event) for event in data["webhook_events"]]
         return cls(**data)
@@ -161,7 +167,6 @@ class JobError:
     code: str
     detail: str
 
-    deployment: str = ""
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -179,7 +184,9 @@ class Result:
     """What a succeeded job leaves: its pictures and what is known about them.
 
     `composition` is a list of `{color, ordered, measured}` in percent, `color_error` the total variation from 0 to 1 (None when
-    the order was free text), `provenance` what can change a pixel, `predict_time_s` the time the pipeline took.
+    the order was free text), `provenance` what can change a pixel, `predict_time_s` the time the pipeline took. `tile_score`
+    is 0 to 1, `seam_score` 1 where no seam is; both are None where they were not measured. `candidates` is how many pictures
+    were drawn to choose from.
     """
 
     outputs: list[Output]
@@ -187,6 +194,9 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     composition: list[dict[str, Any]] | None = None
     color_error: float | None = None
+    tile_score: float | None = None
+    seam_score: float | None = None
+    candidates: int = 1
 
     def to_json(self) -> str:
         """Serialise for the record."""
@@ -232,6 +242,7 @@ class Job:
     logs: str = ""
     logged_bytes: int = 0
     cancel_requested: bool = False
+    queued_ms: int | None = None
     started_ms: int | None = None
     completed_ms: int | None = None
     deadline_ms: int | None = None
@@ -242,10 +253,16 @@ class Job:
     reused_from: str | None = None
 
     @property
-    queued_ms: int | None = None
     def id(self) -> str:
         """The job's id, the same as on the wire."""
         return self.spec.id
+
+    @property
+    def waited_s(self) -> float:
+        """How long it waited for the worker that claimed it last; 0 before the first claim."""
+        if self.started_ms is None:
+            return 0.0
+        return max(0, self.started_ms - (self.queued_ms or self.created_ms)) / 1000
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Job:
@@ -257,18 +274,12 @@ class Job:
             seq=int(fields["seq"]),
             fence=int(fields.get("fence", 0)),
             crashes=int(fields.get("crashes", 0)),
-    @property
-    def waited_s(self) -> float:
-        """How long it waited for the worker that claimed it last; 0 before the first claim."""
-        if self.started_ms is None:
-            return 0.0
-        return max(0, self.started_ms - (self.queued_ms or self.created_ms)) / 1000
-
             worker=fields.get("worker"),
             step=int(fields.get("step", 0)),
             logs=fields.get("logs", ""),
             logged_bytes=int(fields.get("logged_bytes", 0)),
             cancel_requested="cancel" in fields,
+            queued_ms=_optional_int(fields, "queued_ms"),
             started_ms=_optional_int(fields, "started_ms"),
             completed_ms=_optional_int(fields, "completed_ms"),
             deadline_ms=_optional_int(fields, "deadline_ms"),
@@ -278,7 +289,6 @@ class Job:
             data_removed="data_removed" in fields,
             reused_from=fields.get("reused_from"),
         )
-            queued_ms=_optional_int(fields, "queued_ms"),
 
 
 def _optional_int(fields: Mapping[str, str], name: str) -> int | None:
