@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from cli.client import ApiRefused, add_connection, connect, prediction_path
+from cli.client import ApiRefused, add_connection, connect
 from cli.main import FAILED, add_json
 from cli.screen import Screen
+from cli.waiting import call_off
 
 NOT_FOUND = 404
-ENDED = ("succeeded", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> int:
     api, missing = connect(arguments), 0
     for prediction_id in arguments.ids:
         try:
-            made = api.post(f"{prediction_path(prediction_id)}/cancel")
+            made, ending = call_off(api, prediction_id)
         except ApiRefused as error:
             if error.status != NOT_FOUND:
                 raise
@@ -34,11 +34,5 @@ def run(arguments: argparse.Namespace, screen: Screen) -> int:
         if screen.as_json:
             screen.dump(made)
         else:
-            screen.show(f"{prediction_id}: {_outcome(made['status'])}")
+            screen.show(ending)
     return FAILED if missing else 0
-
-
-def _outcome(status: str) -> str:
-    if status in ENDED:
-        return f"had {status} already"
-    return "canceled" if status == "canceled" else "is being called off; it ends with its present step"

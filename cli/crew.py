@@ -28,7 +28,7 @@ class Member:
     due_s: float = 0.0
     failures: int = 0
     refused: bool = False
-    """It ended with EX_CONFIG: settings or weights are wrong, and it said so."""
+    """Its last end was EX_CONFIG: settings or weights are wrong, and it said so. Forgotten once it runs steadily."""
 
 
 class Crew:
@@ -52,7 +52,7 @@ class Crew:
             while not self._stop_requests:
                 for member in self._members:
                     self._look_after(member)
-                if all(member.refused and member.process is None for member in self._members):
+                if all(member.refused for member in self._members):
                     return os.EX_CONFIG
                 time.sleep(POLL_S)
             return 0
@@ -65,12 +65,13 @@ class Crew:
                 self._start(member)
             return
         status = member.process.returncode()
+        steady = member.process.age_s >= STEADY_S
         if status is None:
+            member.refused = member.refused and not steady
             return
-        quick = member.process.age_s < STEADY_S
         member.process.kill()  # what it left behind must not meet its successor
         member.process = None
-        member.failures = member.failures + 1 if quick else 1
+        member.failures = 1 if steady else member.failures + 1
         member.refused = status == os.EX_CONFIG
         delay_s = min(FIRST_DELAY_S * 2 ** (member.failures - 1), DELAY_MAX_S)
         member.due_s = time.monotonic() + delay_s

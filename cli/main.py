@@ -94,15 +94,18 @@ class _Overview(argparse.ArgumentParser):
 
 
 def _explain_refusal(error: ApiRefused, screen: Screen) -> int:
-    for field, description in error.fields.items():
-        screen.say(f"  {field}: {description}")
+    answer = f"({error.status} {error.code})"
     if error.status == UNAUTHORIZED:
         screen.failure(f"{error.detail}. Give a token with --token, or set GRANULE_CLIENT_TOKEN")
-    elif list(error.fields.values()) == [error.detail]:
-        screen.failure(f"the API refuses the order ({error.status} {error.code})")
-    else:
-        screen.failure(f"{error.detail} ({error.status} {error.code})")
-    return USAGE if error.status == UNPROCESSABLE else FAILED
+        return FAILED
+    if error.status != UNPROCESSABLE:
+        screen.failure(f"{error.detail} {answer}")
+        return FAILED
+    for field, description in error.fields.items():
+        screen.failure(f"{field}: {description} {answer}")
+    if not error.fields:
+        screen.failure(f"{error.detail} {answer}")
+    return USAGE
 
 
 def _sentence(text: str) -> str:

@@ -16,6 +16,9 @@ from rich.text import Text
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What could move the cursor, colour or reorder the line: prompts and logs come from strangers."""
 
+KEPT_WHOLE = 3
+"""So many columns of a table are never broken: what names a thing is copied from there."""
+
 STATUS_STYLES = {
     "succeeded": "green",
     "failed": "red",
@@ -76,7 +79,7 @@ class Screen:
             return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, no_wrap=index == 0, overflow="fold")
+            table.add_column(column, no_wrap=index < KEPT_WHOLE, overflow="fold")
         for row in rows:
             table.add_row(*(Text(clean(cell), style=STATUS_STYLES.get(cell, "")) for cell in row))
         self.out.print(table)

@@ -78,6 +78,15 @@ def describe_state(made: Prediction) -> str:
     return ", ".join(parts)
 
 
+def call_off(api: Api, prediction_id: str) -> tuple[Prediction, str]:
+    """Call a prediction off, and return it with a sentence on what became of it."""
+    made = cast(Prediction, api.post(f"{prediction_path(prediction_id)}/cancel"))
+    if made["status"] in ("succeeded", "failed"):
+        return made, f"{prediction_id} had {made['status']} already"
+    ending = "is canceled" if made["status"] == "canceled" else "is being called off; it ends with its present step"
+    return made, f"{prediction_id} {ending}"
+
+
 def _read(api: Api, prediction_id: str) -> Prediction:
     """Read the prediction, through a restart of the API or a moment without Redis."""
     deadline_s = time.monotonic() + PATIENCE_S
@@ -99,8 +108,7 @@ def _offer_cancel(api: Api, prediction_id: str, screen: Screen) -> None:
         if not screen.can_ask or not screen.ask(f"\nCall {prediction_id} off?"):
             screen.say(left)
             return
-        called_off = api.post(f"{prediction_path(prediction_id)}/cancel")
-        screen.say(f"{prediction_id}: {called_off['status']}")
+        screen.say(call_off(api, prediction_id)[1])
     except KeyboardInterrupt:
         screen.say(left)
     except (ApiUnreachable, ApiRefused) as error:
