@@ -126,12 +126,12 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "name": (TEXT, "Second part of the model's name.", "rubber-tile-mini"),
     "version": (TEXT, "Version id of 64 hexadecimal digits.", examples.VERSION_ID),
     "token": (TEXT, "The unguessable part of the address, as it was handed out.", None),
+    "file_id": (TEXT, "The id of an upload, of which there are none.", None),
     "filename": (TEXT, "Name of the file, as it was handed out.", examples.FILENAME),
     "Prefer": (TEXT, "wait, or wait=N: answer when the job has ended, after at most N (1 to 60) seconds.", "wait=30"),
     "Idempotency-Key": (
         {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
         "The same key and body within 24 hours are the same prediction.",
-    "file_id": (TEXT, "The id of an upload, of which there are none.", None),
         "order-4711",
     ),
     "Cancel-After": (TEXT, "Call the job off if it has not ended after this time: 90, 30s, 1m30s, 2h30m; at least 5 s.", "90"),
@@ -144,16 +144,16 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "cursor": (TEXT, "A place in the list, out of next or previous.", None),
     "created_after": (MOMENT, "Only predictions created then or later.", "2026-01-31T12:00:00Z"),
     "created_before": (MOMENT, "Only predictions created before.", "2026-02-28T12:00:00Z"),
-    "source": ({"type": "string", "enum": ["api", "web"]}, "Where predictions came from; there are none from web.", "api"),
-}
-"""Schema, meaning and example of every parameter. All values are text on the wire."""
-
-WHOLE = {"type": "integer", "minimum": 0}
     "tenant": (
         {"type": "string", "pattern": f"^{NAME.pattern}$"},
         "Only this tenant's predictions; without it an operator's token lists everybody's, all others their own.",
         "shop",
     ),
+    "source": ({"type": "string", "enum": ["api", "web"]}, "Where predictions came from; there are none from web.", "api"),
+}
+"""Schema, meaning and example of every parameter. All values are text on the wire."""
+
+WHOLE = {"type": "integer", "minimum": 0}
 
 ANSWER_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "Location": ({"type": "string", "format": "uri"}, "The prediction's address."),
