@@ -11,6 +11,7 @@ from flask import current_app, g, request
 from api.auth import Tokens
 from api.limits import OrderLimits
 from api.tokens import Scope
+from shared.floor import Floor
 from shared.job_store import JobStore
 from shared.jobs import Lane
 from shared.manifest import Catalog
@@ -38,6 +39,7 @@ class Context:
 
     settings: Settings
     store: JobStore
+    floor: Floor
     outbox: Outbox
     enqueue: Enqueue
     storage: Storage

@@ -24,6 +24,8 @@ from api.resources import (
     Hardware,
     Health,
     Model,
+    Overview,
+    PaletteColor,
     Readiness,
     Version,
     WebhookSecret,
@@ -79,6 +81,7 @@ CALLER: Caller = {
         "max_waiting_jobs": 500,
         "creates_per_minute": 60,
         "creates_remaining": 59,
+        "max_candidates": 4,
     },
 }
 VERSION: Version = {
@@ -132,6 +135,28 @@ DEAD_LETTERS: DeadLetters = {
     "predictions": [PREDICTION["id"]],
 }
 
+PALETTE_COLOR: PaletteColor = {
+    "code": "DKGREEN",
+    "name": "dark green",
+    "name_ru": "Темно-зеленый",
+    "srgb": "#47866D",
+    "spellings": ["darkgreen", "dkgreen", "темнозеленый"],
+    "near": ["forestgreen", "pine", "bottlegreen"],
+}
+OVERVIEW: Overview = {
+    "queues": [{"model": MODEL, "lane": Lane.NORMAL, "waiting": 0, "oldest_s": None, "next": []}],
+    "running": [],
+    "workers": [
+        {"name": "host-1-a1b2c3", "model": MODEL, "device": "cpu", "state": "idle", "prediction": None, "silence_s": 1.4}
+    ],
+    "models": [],
+    "per_minute": [0] * 60,
+    "failures": [{"code": "worker_lost", "count": 1}],
+    "deliveries_pending": 0,
+    "deliveries_dead": 1,
+    "predictions_dead": 0,
+}
+
 EXAMPLES: dict[str, Any] = {
     "Caller": CALLER,
     "DeadLetters": DEAD_LETTERS,
@@ -143,6 +168,8 @@ EXAMPLES: dict[str, Any] = {
     "Health": HEALTH,
     "Model": MODEL_RESOURCE,
     "ModelPage": page([MODEL_RESOURCE]),
+    "Overview": OVERVIEW,
+    "PaletteColor": PALETTE_COLOR,
     "Prediction": PREDICTION,
     "PredictionPage": page([PREDICTION], next_url=f"{BASE_URL}/v1/predictions?cursor=PDQy"),
     "PredictionRequest": REQUEST,

@@ -38,6 +38,8 @@ TYPES: dict[str, Any] = {
         resources.Hardware,
         resources.Health,
         resources.ModelPage,
+        resources.Overview,
+        resources.PaletteColor,
         resources.PredictionPage,
         resources.Readiness,
         resources.Redelivered,

@@ -77,6 +77,8 @@ OPERATIONS: dict[str, Operation] = {
     "predictions.delete_prediction": Operation({200: "Prediction", 202: "Prediction"}, (*OF_ONE, examples.NO_STORAGE)),
     "deliveries.list_deliveries": Operation({200: "DeliveryPage"}, OF_ONE),
     "deliveries.redeliver": Operation({200: "DeliveryResource"}, (examples.NO_DELIVERY, *OF_ONE)),
+    "overview.get_overview": Operation({200: "Overview"}, (examples.NO_REDIS,)),
+    "colors.list_colors": Operation({200: "[PaletteColor]"}, (examples.NO_MODEL,)),
     "dead_letters.list_dead_letters": Operation({200: "DeadLetters"}, (examples.NO_REDIS,)),
     "dead_letters.redeliver_dead": Operation({200: "Redelivered"}, (examples.NO_REDIS,)),
     "dead_letters.requeue_prediction": Operation({200: "Prediction"}, (*OF_ONE, examples.REMOVED, examples.NOT_DEAD)),
@@ -113,8 +115,11 @@ OPERATIONS: dict[str, Operation] = {
     "docs.get_docs": Operation({200: "text/html"}, public=True),
     "docs.get_style": Operation({200: "text/css"}, public=True),
 }
-UNDESCRIBED = frozenset({"models.search_models", "files.preflight_file", "stream.preflight_stream", "metrics.get_metrics"})
-"""QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers."""
+UNDESCRIBED = frozenset(
+    {"models.search_models", "files.preflight_file", "stream.preflight_stream", "metrics.get_metrics"}
+    | {"studio.get_studio", "studio.get_ops", "studio.get_asset"}
+)
+"""QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers, and pages for people."""
 
 TEXT: dict[str, Any] = {"type": "string"}
 MOMENT = {"type": "string", "format": "date-time"}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from api.tokens import LaneOfCaller, Scope
-from shared.jobs import Event
+from shared.jobs import Event, Lane
 from shared.outbox import DeliveryState
 from shared.wire import Prediction
 
@@ -75,6 +75,7 @@ class Allowance(TypedDict):
     max_waiting_jobs: int | None
     creates_per_minute: int | None
     creates_remaining: int | None
+    max_candidates: int
 
 
 class Caller(Account):
@@ -190,3 +191,102 @@ class Readiness(TypedDict):
     redis: str
     storage: str
     workers: dict[str, int]
+
+
+class PaletteColor(TypedDict):
+    """A colour that a tile can be ordered in. `srgb` is the median of its granules on a photo, as `#RRGGBB`; `spellings` are
+    folded: lower case, ё as е, without spaces, hyphens and underscores. `near` are folded words that it may be offered for.
+    """
+
+    code: str
+    name: str
+    name_ru: str
+    srgb: str
+    spellings: list[str]
+    near: list[str]
+
+
+class WaitingJob(TypedDict):
+    """A prediction that waits."""
+
+    prediction: str
+    tenant: str
+    waited_s: float
+
+
+class QueueLine(TypedDict):
+    """One lane of one model: how many predictions wait in it, how long the one served next has waited, and the first ten."""
+
+    model: str
+    lane: Lane
+    waiting: int
+    oldest_s: float | None
+    next: list[WaitingJob]
+
+
+class RunningJob(TypedDict):
+    """A prediction that is being drawn."""
+
+    prediction: str
+    tenant: str
+    model: str
+    worker: str
+    step: int
+    steps: int
+    running_s: float
+
+
+class WorkerState(TypedDict):
+    """A live render worker: what it draws now, if anything, and how long ago it last showed itself."""
+
+    name: str
+    model: str
+    device: str
+    state: Literal["idle", "busy"]
+    prediction: str | None
+    silence_s: float
+
+
+class Spread(TypedDict):
+    """Half of the durations are at most `p50_s` seconds, and 95 in 100 at most `p95_s`; null where there were none."""
+
+    p50_s: float | None
+    p95_s: float | None
+
+
+class ModelHour(TypedDict):
+    """A model's last hour: predictions by how they ended, how long they waited, were drawn and took in all, and `busy`, the
+    part of the hour, from 0 to 1, that one of its live workers had work on average; null without a worker.
+    """
+
+    model: str
+    succeeded: int
+    failed: int
+    canceled: int
+    wait: Spread
+    draw: Spread
+    total: Spread
+    busy: float | None
+
+
+class FailureCount(TypedDict):
+    """How many predictions failed in the last hour for one reason."""
+
+    code: str
+    count: int
+
+
+class Overview(TypedDict):
+    """Everything at a glance. `per_minute` counts what ended in each of the last 60 minutes, the earliest first; the figures
+    of `models` and `failures` are of the latest 2000 predictions where the hour had more.
+    """
+
+    queues: list[QueueLine]
+    running: list[RunningJob]
+    workers: list[WorkerState]
+    models: list[ModelHour]
+    per_minute: list[int]
+    failures: list[FailureCount]
+    deliveries_pending: int
+    deliveries_dead: int
+    predictions_dead: int

@@ -9,13 +9,14 @@ from threading import BoundedSemaphore, Semaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import dead_letters, deliveries, docs, files, health, models, openapi, predictions, stream
+from api import colors, dead_letters, deliveries, docs, files, health, models, openapi, overview, predictions, stream, studio
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
 from api.metrics import register_metrics
 from api.problems import register_problems
 from api.sizes import check_sizes
+from shared.floor import connect_floor
 from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
@@ -63,6 +64,7 @@ def create_app(
     app.extensions[EXTENSION] = Context(
         settings=settings,
         store=store or connect_store(settings, redis),
+        floor=connect_floor(settings, redis),
         outbox=outbox or connect_outbox(settings, redis),
         enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
         storage=storage or connect_storage(settings),
@@ -89,12 +91,15 @@ def _mount(app: Flask) -> None:
         _mount_at(app, predictions.blueprint, f"{base}/jobs")
         _mount_at(app, deliveries.blueprint, f"{base}/jobs")
         _mount_at(app, models.blueprint, base)
+        _mount_at(app, colors.blueprint, f"{base}/models")
+        _mount_at(app, overview.blueprint, f"{base}/overview")
         _mount_at(app, files.blueprint, f"{base}/files")
         _mount_at(app, stream.blueprint, f"{base}/streams")
         _mount_at(app, dead_letters.blueprint, f"{base}/dead-letters")
     _mount_at(app, health.blueprint, "")
     _mount_at(app, openapi.blueprint, "")
     _mount_at(app, docs.blueprint, "")
+    _mount_at(app, studio.blueprint, "")
 
 
 def _mount_at(app: Flask, views: Blueprint, prefix: str) -> None:

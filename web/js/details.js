@@ -44,7 +44,7 @@ export function facts(prediction) {
   const known = [
     ["look.seed", prediction.seed],
     ["look.model", prediction.model],
-    ["look.version", prediction.version],
+    ["look.version", prediction.version.slice(0, 12)],
     ["look.created", moment(prediction.created_at)],
     ["look.took", metrics.predict_time ? duration(metrics.predict_time) : null],
     ["look.total", metrics.total_time ? duration(metrics.total_time) : null],
@@ -95,18 +95,20 @@ export async function copy(text, say) {
   }
 }
 
-/** Logs and the server's remarks, where there are any. */
-export function remarks(prediction) {
-  const { logs, warnings } = prediction;
-  return [
-    warnings.length ? h("div", { class: "remarks" }, h("h3", { text: t("look.warnings") }), warnings.map((warning) => h("p", { class: "remark", text: warning }))) : null,
-    logs ? folded(t("look.log"), h("pre", { class: "log", tabIndex: 0, text: logs })) : null,
-  ];
+/** What the server found odd about the order. */
+export function warnings(prediction) {
+  if (!prediction.warnings.length) return null;
+  return h("div", { class: "remarks" }, h("h3", { text: t("look.warnings") }), prediction.warnings.map((warning) => h("p", { class: "remark", text: warning })));
+}
+
+/** The log, folded away. */
+export function log(prediction) {
+  return prediction.logs ? folded(t("look.log"), h("pre", { class: "log", tabIndex: 0, text: prediction.logs })) : null;
 }
 
 /** A link that downloads a tile's picture under its own name. */
 export function downloadLink(address) {
   const filename = decodeURIComponent(new URL(address).pathname.split("/").at(-1));
-  return h("a", { class: "button", href: address, download: filename, title: filename }, icon("download"), t("look.download"));
+  return h("a", { class: "button primary", href: address, download: filename, title: filename }, icon("download"), t("look.download"));
 }
 

@@ -1,23 +1,24 @@
 // The page in two languages. A word list maps keys to texts, or to functions of what is put into them.
 
 import { language } from "./prefs.js";
-import en from "./words-en.js";
-import ru from "./words-ru.js";
-
-const LISTS = { en, ru };
 
 export const lang = language();
-const words = LISTS[lang];
+const words = { ...(await import(`./words-${lang}.js`)).default };
+
+/** Add another list, such as that of the operators' page. */
+export async function alsoSpeak(name) {
+  Object.assign(words, (await import(`./words-${name}-${lang}.js`)).default);
+}
 
 /** The text called `key`, with what it speaks of. */
 export function t(key, ...given) {
-  const found = words[key] ?? en[key] ?? key;
+  const found = words[key] ?? key;
   return typeof found === "function" ? found(...given) : found;
 }
 
 /** Whether there is a text called `key`. */
 export function knows(key) {
-  return key in en;
+  return key in words;
 }
 
 const numbers = new Intl.NumberFormat(lang, { maximumFractionDigits: 2 });

@@ -1,6 +1,6 @@
 // One tile, large, with all that is known of it; or two of them side by side.
 
-import { code, copy, downloadLink, facts, remarks, shares, standing } from "./details.js";
+import { code, copy, downloadLink, facts, log, shares, standing, warnings } from "./details.js";
 import { h, fill, icon, iconButton, button } from "./dom.js";
 import { t } from "./i18n.js";
 import { drawSketch } from "./sketch.js";
@@ -64,7 +64,7 @@ export class Viewer {
     this.next.disabled = !this.actions.neighbour(prediction, 1);
     const open = [...this.side.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
     fill(this.side, standing(prediction), this.buttons(prediction, pictures), h("h3", { text: t("look.shares") }), shares(prediction, palette),
-      remarks(prediction), h("h3", { text: t("look.details") }), facts(prediction), hasEnded(prediction) ? code(prediction, this.say) : null);
+      warnings(prediction), h("h3", { text: t("look.details") }), facts(prediction), log(prediction), hasEnded(prediction) ? code(prediction, this.say) : null);
     for (const summary of this.side.querySelectorAll("details > summary")) summary.parentElement.open = open.includes(summary.textContent);
   }
 
@@ -92,7 +92,7 @@ export class Viewer {
       button([icon("link"), t("look.share")], () => copy(new URL(`./#tile=${prediction.id}`, document.baseURI).href, this.say)),
       ended ? button([icon("again"), t("look.redraw")], () => this.actions.redraw(prediction), { title: t("look.redrawHint") }) : null,
       button([icon("layers"), t("look.use")], () => { this.element.close(); this.actions.use(prediction); }),
-      ended ? button([icon("trash"), t("look.delete")], () => this.actions.remove(prediction)) : null);
+      ended ? iconButton("trash", t("look.delete"), () => this.actions.remove(prediction)) : null);
   }
 
   stageTools(stages) {

@@ -170,7 +170,7 @@ export default {
   "look.fair": "some way off",
   "look.poor": "far off",
   "look.unmeasured": "Free text has no shares to measure.",
-  "look.other": "other",
+  "look.other": "Other",
   "look.details": "Details",
   "look.id": "Id",
   "look.model": "Model",

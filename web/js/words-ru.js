@@ -171,7 +171,7 @@ export default {
   "look.fair": "есть отклонение",
   "look.poor": "далеко от заказа",
   "look.unmeasured": "В свободном тексте нет долей для измерения.",
-  "look.other": "прочее",
+  "look.other": "Прочее",
   "look.details": "Подробности",
   "look.id": "Номер",
   "look.model": "Модель",
