@@ -67,13 +67,23 @@ def plan_workers(gpus: Sequence[Gpu], settings: Settings, environ: Mapping[str, 
         Program(
             name=f"gpu{gpu.index}",
             command=(sys.executable, "-m", "worker.guardian", "--app", app),
-            # Named outright: with auto, a GPU that torch cannot use would have its worker draw on the CPU unnoticed.
-            env={**environ, VISIBLE: gpu.uuid, "GRANULE_DEVICE": "cuda", "PYTHONUNBUFFERED": "1"},
+            env={**environ, **_pinned(gpu, place, settings)},
             cwd=Path.cwd(),
             grace_s=settings.grace_s + STOP_MARGIN_S,
         )
-        for gpu in gpus
+        for place, gpu in enumerate(gpus)
     )
+
+
+def _pinned(gpu: Gpu, place: int, settings: Settings) -> dict[str, str]:
+    """Return what differs between the workers; each shows its metrics on a port of its own, counted from the one that is set."""
+    variables = {
+        VISIBLE: gpu.uuid,
+        # Named outright: with auto, a GPU that torch cannot use would have its worker draw on the CPU unnoticed.
+        "GRANULE_DEVICE": "cuda",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return variables | ({"GRANULE_METRICS_PORT": str(settings.metrics_port + place)} if settings.metrics_port else {})
 
 
 def _writer(settings: Settings, terminal: Terminal) -> Callable[[str, str], None]:

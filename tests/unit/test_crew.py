@@ -95,7 +95,9 @@ def test_each_worker_sees_its_gpu_alone_and_never_falls_back_to_the_cpu() -> Non
     assert [program.name for program in programs] == ["gpu0", "gpu1:0"]
     assert [program.env["CUDA_VISIBLE_DEVICES"] for program in programs] == [gpu.uuid for gpu in gpus]
     assert {program.env["GRANULE_DEVICE"] for program in programs} == {"cuda"}
-    assert programs[0].grace_s > 30
+    assert programs[0].grace_s > 30 and "GRANULE_METRICS_PORT" not in programs[0].env
+    counted = plan_workers(gpus, Settings(metrics_port=9100), {}, app="worker.tasks")
+    assert [program.env["GRANULE_METRICS_PORT"] for program in counted] == ["9100", "9101"]
     with pytest.raises(SettingsInvalid, match="contradicts --gpus"):
         plan_workers(gpus, Settings(device="cpu"), {}, app="worker.tasks")
     with pytest.raises(SettingsInvalid, match="contradicts --gpus"):

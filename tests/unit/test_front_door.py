@@ -112,7 +112,9 @@ def test_the_second_start_installs_nothing(house: House) -> None:
     assert len(house.installs()) == 2
 
 
-@pytest.mark.parametrize(("command", "where"), [("render", "elsewhere"), ("models", "elsewhere"), ("doctor", "."), ("work", ".")])
+@pytest.mark.parametrize(
+    ("command", "where"), [("render", "elsewhere"), ("models", "elsewhere"), ("doctor", "."), ("work", ".")]
+)
 def test_files_are_named_from_where_the_user_stands_and_data_from_where_it_lies(
     house: House, command: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
