@@ -63,7 +63,7 @@ DESCRIPTION = """\
 Pictures of rubber tiles by an asynchronous job queue that speaks Replicate's wire.
 
 Every address that begins with /v1 is served without it and with /v1/v1 too, and predictions also under /v1/jobs. Every answer
-has the header X-Request-Id; every error is a problem document."""
+has the header X-Request-Id; every error is a problem document that names what in the request is wrong."""
 
 
 @blueprint.get("/openapi.json")
