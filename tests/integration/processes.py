@@ -37,8 +37,7 @@ def wait_until(what: Callable[[], object], *, timeout_s: float = 30.0) -> float:
 def api_server(settings: Settings, folder: Path, **extra: str) -> Iterator[str]:
     """Address of an API behind gunicorn that reads these settings and further variables; its log is in `folder`."""
     address = f"127.0.0.1:{free_block(1)[0]}"
-    arguments = ["--bind", address, "--worker-class", "api.gateway.ProblemWorker", "--threads", "32"]
-    arguments += ["--limit-request-field_size", "32768"]
+    arguments = ["--config", "python:api.serving", "--workers", "1", "--bind", address]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *arguments, "api.server:create_app()"],
