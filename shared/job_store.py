@@ -192,6 +192,14 @@ class JobStore(JobReader):
         fields = self._run("claim", job_id, worker, delivery_token, self._lease_ms)
         return read_job(fields) if fields else None
 
+    def claim_next(self, model: str, *, worker: str, token: str) -> Job | None:
+        """Move the first in line of a model's waiting jobs to running for this worker, or return None when none waits.
+
+        `token` is unique to one call; a second call of the worker with it gets the same job.
+        """
+        fields = self._run("claim_next", "", model, worker, token, self._lease_ms)
+        return read_job(fields) if fields else None
+
     def renew(self, job_id: str, fence: int, *, step: int | None = None, log: str = "") -> Beat:
         """Extend the lease, and record the step reached and a log line (ended by a newline) if given."""
         step_text = "" if step is None else str(step)

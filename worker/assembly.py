@@ -30,7 +30,7 @@ from shared.storage import connect_storage
 from worker.courier import deliver
 from worker.duty import DutyMeter
 from worker.pulse import Pulse, Ready
-from worker.runner import WorkerBroken, run_job
+from worker.runner import WorkerBroken, run_jobs
 from worker.spool import Spool
 from worker.station import Pipeline, Station
 from worker.sweep import Sweep
@@ -99,9 +99,9 @@ class Assembly:
         self._show_metrics()
 
     def render(self, job_id: str) -> None:
-        """Draw one job's picture and have it published. Ends the process when it can draw no more."""
+        """Draw what waits, the named job first. Ends the process when it can draw no more."""
         try:
-            run_job(job_id, self.station)
+            run_jobs(job_id, self.station)
         except WorkerBroken as error:
             log.critical("this worker ends: %s", error.__cause__)
             # What is drawn already deserves a moment; the guardian gives it to others if that does not do.

@@ -1,4 +1,4 @@
-"""One render job from claim to picture. No Celery, no torch: what it needs is passed in.
+"""Render jobs from claim to picture. No Celery, no torch: what it needs is passed in.
 
 The order of the steps, and what each failure means for the job, is decided here and, once the picture is drawn, in
 `worker/publish.py`.
@@ -21,6 +21,7 @@ from worker.station import Station
 
 log = logging.getLogger(__name__)
 
+TURN_S = 60.0
 CLAIM_TRIES = 4
 RETRY_GAP_S = 1.0
 
@@ -32,27 +33,39 @@ class WorkerBroken(Exception):
     """
 
 
-def run_job(job_id: str, station: Station) -> None:
-    """Draw the picture of a job that a message named, if there is anything to do, and hand it to the publisher.
+def run_jobs(job_id: str, station: Station) -> None:
+    """Draw what waits, beginning with the job that a message named if it still does, for about a minute.
 
-    When this returns, the job ended, or its picture is on its way, or it belongs to somebody else, or (Redis away for longer
-    than ten minutes) its lease will run out and the sweep gives it to the next worker, or nobody claimed it because the
-    worker stops: then the sweep sends its message again. The message can be acknowledged in every case.
+    A message is a hint that there is something to draw. The next job is taken from the line itself as long as there is one:
+    a message would have to be fetched first, while the device idles. After a minute the messages have their turn again, so
+    that the connection to the broker is looked after.
+
+    When this returns, every job that was taken ended, or its picture is on its way, or it belongs to somebody else, or (Redis
+    away for longer than ten minutes) its lease will run out and the sweep gives it to the next worker. The message can be
+    acknowledged in every case; a job that it named and that nobody took still waits in line.
 
     Raises:
-        StoreUnavailable: no answer about the claim. If it was made all the same, the lease brings the job back.
+        StoreUnavailable: no answer about a claim. If it was made all the same, the lease brings the job back.
         WorkerBroken: the process must end.
     """
-    if not station.spool.wait_for_place(station.is_stopping):
-        log.info("this worker stops and leaves job %s to others", job_id, extra={"job_id": job_id})
-        return
-    job = _claim(job_id, station)
-    if job is None:
-        log.info("nothing to do for a message about job %s", job_id, extra={"job_id": job_id})
-        return
+    until_s = time.monotonic() + TURN_S
+    named: str | None = job_id
+    while station.spool.wait_for_place(station.is_stopping):
+        job = _claim(named, station)
+        if job is None and named is not None:
+            job = _claim(None, station)
+        if job is None:
+            return
+        named = None
+        _run_job(job, station)
+        if time.monotonic() > until_s or station.is_stopping():
+            return
+
+
+def _run_job(job: Job, station: Station) -> None:
+    """Draw the picture of a job that was claimed just now, and hand it to the publisher. Raises WorkerBroken."""
     claimed_s = time.monotonic()
     log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
-    JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     station.pulse.send(Holding(job.id, job.fence))
     # A job that a worker died over before may be what killed it: it must not take others with it again.
     is_suspect = job.crashes > 0
@@ -68,14 +81,20 @@ def run_job(job_id: str, station: Station) -> None:
         station.spool.wait_until_empty()
 
 
-def _claim(job_id: str, station: Station) -> Job | None:
-    """Claim a job, with one token for all tries: a claim whose reply was lost is found again."""
+def _claim(job_id: str | None, station: Station) -> Job | None:
+    """Claim a job, or the first in line, with one token for all tries: a claim whose reply was lost is found again."""
     token = secrets.token_hex(8)
     for _ in range(CLAIM_TRIES - 1):
         try:
-            return station.store.claim(job_id, worker=station.name, delivery_token=token)
+            return _claim_once(job_id, token, station)
         except StoreUnavailable:
             time.sleep(RETRY_GAP_S)
+    return _claim_once(job_id, token, station)
+
+
+def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
+    if job_id is None:
+        return station.store.claim_next(station.manifest.slug, worker=station.name, token=token)
     return station.store.claim(job_id, worker=station.name, delivery_token=token)
 
 

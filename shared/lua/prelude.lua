@@ -105,6 +105,24 @@ local function count_end(status)
   redis.call('HINCRBY', prefix .. 'ended', get('model') .. '|' .. status .. '|' .. (reason or 'owner'), 1)
 end
 
+-- Give the waiting job to a worker: one fence higher, with a lease. Returns its record.
+local function begin(worker, token, lease_ms)
+  local model, lane = get('model'), get('waiting_lane')
+  leave_lane()
+  local fence = redis.call('HINCRBY', job, 'fence', 1)
+  redis.call('HSET', job, 'status', 'running', 'worker', worker, 'delivery_token', token, 'started_ms', now, 'step', 0)
+  redis.call('ZADD', leases, now + lease_ms, id)
+  redis.call('ZADD', prefix .. 'running:' .. model, now, id)
+  local last = prefix .. 'last:' .. model
+  if lane ~= 'recovery' and tonumber(get('seq')) > tonumber(redis.call('HGET', last, lane) or 0) then
+    redis.call('HSET', last, lane, get('seq'))
+  end
+  redis.call('HSET', last, 'claimed_ms', now)
+  if fence == 1 then emit('start') end
+  notify()
+  return redis.call('HGETALL', job)
+end
+
 -- The one way into a terminal status.
 local function complete(status, retention_ms)
   local reason = get('cancel_reason')
