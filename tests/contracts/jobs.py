@@ -136,6 +136,46 @@ class JobStoreContract:
     def test_claiming_what_does_not_exist_is_nothing_to_do(self, store: JobStore) -> None:
         assert store.claim("nowhere", worker="a", delivery_token="1") is None
 
+    def test_the_line_is_taken_by_lane_and_age_and_each_job_once(self, store: JobStore) -> None:
+        low, first, second, high = (
+            self.submit(store, lane=lane) for lane in (Lane.LOW, Lane.NORMAL, Lane.NORMAL, Lane.HIGH)
+        )
+        self.submit(store, model="granule/other")
+        taken = [store.claim_next(MODEL, worker="a", token=str(n)) for n in range(5)]
+        assert [job and job.id for job in taken] == [high, first, second, low, None]
+        assert taken[0] is not None and (taken[0].status, taken[0].fence, taken[0].worker) == (Status.RUNNING, 1, "a")
+
+    def test_taking_again_after_a_lost_reply_takes_the_same_job(self, store: JobStore) -> None:
+        first, second = self.submit(store), self.submit(store)
+        for _ in range(2):
+            again = store.claim_next(MODEL, worker="a", token="1")
+            assert again is not None and (again.id, again.fence) == (first, 1)
+        other = store.claim_next(MODEL, worker="b", token="1")
+        assert other is not None and other.id == second
+
+    def test_what_was_taken_and_lost_meanwhile_is_not_handed_out_again(self, store: JobStore) -> None:
+        job_id = self.submit(store)
+        store.claim_next(MODEL, worker="a", token="1")
+        store.release(job_id, 1)
+        assert store.claim_next(MODEL, worker="a", token="1") is None
+        again = store.claim_next(MODEL, worker="a", token="2")
+        assert again is not None and again.fence == 2
+
+    def test_an_id_without_a_record_does_not_block_the_line(self, store: JobStore, redis: Redis) -> None:
+        redis.zadd(f"test:queued:{MODEL}:normal", {"damaged": 0})
+        job_id = self.submit(store)
+        taken = store.claim_next(MODEL, worker="a", token="1")
+        assert taken is not None and taken.id == job_id
+
+    def test_a_job_knows_how_long_it_waited_for_its_present_worker(self, store: JobStore) -> None:
+        job_id = self.submit(store)
+        time.sleep(0.05)
+        first = store.claim_next(MODEL, worker="a", token="1")
+        store.release(job_id, 1)
+        second = store.claim_next(MODEL, worker="a", token="2")
+        assert first is not None and first.waited_s >= 0.05
+        assert second is not None and second.waited_s < 0.05
+
     def test_a_finished_job_keeps_its_first_outcome(self, store: JobStore) -> None:
         job_id = self.submit(store)
         store.claim(job_id, worker="a", delivery_token="1")

@@ -130,11 +130,18 @@ class StoreMachine(RuleBasedStateMachine):
         if job.status is not Status.QUEUED:
             assert claimed is None
             return
+        self.start(job, token)
+        assert claimed is not None
+        assert (claimed.status, claimed.fence, claimed.worker) == (Status.RUNNING, job.fence, worker)
+
+    def start(self, job: Expected, token: str) -> None:
         job.move(Status.RUNNING)
         job.fence, job.step, job.lapsed, job.token = job.fence + 1, 0, False, token
         job.events += [Event.START] * (job.fence == 1)
-        assert claimed is not None
-        assert (claimed.status, claimed.fence, claimed.worker) == (Status.RUNNING, job.fence, worker)
+
+    def line(self) -> list[str]:
+        waiting = [(LANES.index(job.lane), job.order, job_id) for job_id, job in self.expected.items()]
+        return [job_id for *_, job_id in sorted(waiting) if self.expected[job_id].status is Status.QUEUED]
 
     @rule(slot=SLOTS, lane=st.sampled_from([Lane.HIGH, Lane.NORMAL, Lane.LOW]), lost=st.booleans())
     def create(self, slot: int, lane: Lane, lost: bool) -> None:
@@ -145,6 +152,20 @@ class StoreMachine(RuleBasedStateMachine):
     @on_a_job
     def claim(self, job_id: str, worker: str, lost: bool) -> None:
         self.take(job_id, worker, lost=lost)
+
+    @rule(worker=st.sampled_from("abc"), lost=st.booleans())
+    def claim_next(self, worker: str, lost: bool) -> None:
+        token = str(self.tokens)
+        line = self.line()
+        taken = self.call(lost, lambda: self.store.claim_next(MODEL, worker=worker, token=token))
+        if not line:
+            assert taken is None
+            return
+        self.tokens += 1
+        job = self.expected[line[0]]
+        self.start(job, token)
+        assert taken is not None
+        assert (taken.id, taken.status, taken.fence, taken.worker) == (line[0], Status.RUNNING, job.fence, worker)
 
     @rule(slot=SLOTS, worker=st.sampled_from("abc"))
     @on_a_job
@@ -304,8 +325,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def whoever_waits_keeps_the_place(self) -> None:
-        waiting = [(LANES.index(job.lane), job.order, job_id) for job_id, job in self.expected.items()]
-        line = [job_id for *_, job_id in sorted(waiting) if self.expected[job_id].status is Status.QUEUED]
+        line = self.line()
         assert self.store.depth(MODEL) == len(line) == self.redis.scard("test:waiting:shop")
         assert [self.store.position(self.store.get(job_id)) for job_id in line] == list(range(len(line)))
 
