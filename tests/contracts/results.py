@@ -218,7 +218,7 @@ class ResultsContract:
         with pytest.raises(NotFound):
             store.by_file_token(spec.file_token)
         assert store.list_jobs("shop") == [] and store.outlived() == []
-        counters = {"test:seq", "test:runs", "test:durations", f"test:last:{MODEL}", "test:recent:shop:h"}
+        counters = {"test:seq", "test:runs", "test:ended", "test:durations", f"test:last:{MODEL}", "test:recent:shop:h"}
         assert set(redis.keys()) - before == counters
 
     def test_a_row_is_kept_for_its_time(self, redis: Redis) -> None:
