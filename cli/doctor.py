@@ -7,6 +7,7 @@ object that it removes again.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +27,10 @@ from cli.screen import STATUS_STYLES, Screen, clean
 from infra.local.ports import is_free
 from shared.errors import SettingsInvalid
 from shared.settings import Settings, load_settings
+
+
+PROBLEM = re.compile(r"; (?=[A-Z][A-Z0-9_]+(?::| is ))")
+"""Between the complaints about settings, each of which begins with a variable's name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +60,7 @@ def _examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     try:
         settings = load_settings()
     except SettingsInvalid as error:
-        for problem in error.detail.split("; "):
+        for problem in PROBLEM.split(error.detail):
             yield wrong("settings", problem, "docs/configuration.md lists every setting")
         yield note("settings", "the rest can be looked at once the settings can be read")
         return

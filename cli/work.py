@@ -76,7 +76,7 @@ def plan_workers(gpus: Sequence[Gpu], settings: Settings, environ: Mapping[str, 
 
 
 def _pinned(gpu: Gpu, place: int, settings: Settings) -> dict[str, str]:
-    """Return what differs between the workers; each shows its metrics on a port of its own, counted from the one that is set."""
+    """Return what differs between the workers. Their ports of metrics are counted up from the one that is set."""
     variables = {
         VISIBLE: gpu.uuid,
         # Named outright: with auto, a GPU that torch cannot use would have its worker draw on the CPU unnoticed.
