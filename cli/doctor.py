@@ -28,7 +28,6 @@ from infra.local.ports import is_free
 from shared.errors import SettingsInvalid
 from shared.settings import Settings, load_settings
 
-
 PROBLEM = re.compile(r"; (?=[A-Z][A-Z0-9_]+(?::| is ))")
 """Between the complaints about settings, each of which begins with a variable's name."""
 
