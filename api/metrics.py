@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from api.auth import is_local
 from api.context import Context, context
+from api.responses import json_response
 from shared import metrics
 from shared.census import Census
 from shared.errors import StoreUnavailable, Unauthenticated
@@ -39,6 +40,23 @@ def get_metrics() -> Response:
         MultiProcessCollector(registry, path=str(parts.settings.metrics_dir))  # type: ignore[no-untyped-call]
     registry.register(StateCollector(parts))
     return Response(encode(registry), content_type=content_type)
+
+
+@blueprint.get("/metrics/jobs/<owner>/<name>")
+def get_jobs(owner: str, name: str) -> Response:
+    """Count one model's jobs and workers now, as JSON: for autoscalers, which follow `unfinished`."""
+    parts = context()
+    _admit(parts)
+    slug = parts.catalog.by_slug(f"{owner}/{name}").slug
+    found = parts.store.census([slug]).models[slug]
+    return json_response(
+        {
+            "waiting": found.unfinished - found.running,
+            "running": found.running,
+            "unfinished": found.unfinished,
+            "workers": found.workers,
+        }
+    )
 
 
 def _admit(parts: Context) -> None:

@@ -116,7 +116,7 @@ OPERATIONS: dict[str, Operation] = {
     "docs.get_style": Operation({200: "text/css"}, public=True),
 }
 UNDESCRIBED = frozenset(
-    {"models.search_models", "files.preflight_file", "stream.preflight_stream", "metrics.get_metrics"}
+    {"models.search_models", "files.preflight_file", "stream.preflight_stream", "metrics.get_metrics", "metrics.get_jobs"}
     | {"studio.get_studio", "studio.get_ops", "studio.get_asset"}
 )
 """QUERY is no method that OpenAPI 3.0 knows; the others are answers to browsers, and pages for people."""

@@ -16,6 +16,7 @@ from api.limits import OrderLimits, connect_limits
 from api.metrics import register_metrics
 from api.problems import register_problems
 from api.sizes import check_sizes
+from shared import logs
 from shared.floor import connect_floor
 from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
@@ -112,6 +113,7 @@ def _name_request() -> None:
     """Keep the caller's name for this request if it is a harmless one, so that both sides' logs can be matched."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    logs.REQUEST_ID.set(g.request_id)
 
 
 def _check_sizes(settings: Settings) -> None:

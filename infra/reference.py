@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared.metrics import describe
 from shared.palette import load_palette
 from shared.settings import PREFIX, REPOSITORY, Settings, variables
 
+ALERTS = REPOSITORY / "infra" / "prometheus" / "alerts.yml"
 CONFIGURATION = REPOSITORY / "docs" / "configuration.md"
+OPERATIONS = REPOSITORY / "docs" / "operations.md"
+ALERTS_K8S = REPOSITORY / "infra" / "k8s" / "components" / "monitoring" / "rules.yaml"
 PROMPTS = REPOSITORY / "docs" / "prompts.md"
+METRICS_START, METRICS_END = "<!-- metrics -->\n", "<!-- /metrics -->\n"
 PALETTE_START, PALETTE_END = "<!-- palette -->\n", "<!-- /palette -->\n"
 
 HEADER = """\
@@ -42,6 +48,23 @@ def prompts(text: str) -> str:
         swatch = "#" + bytes(color.srgb).hex().upper()
         rows.append(f"| `{color.code}` | {color.name} | {color.name_ru} | {', '.join(color.aliases)} | `{swatch}` |")
     return before + PALETTE_START + "\n".join(rows) + "\n" + PALETTE_END + after
+
+
+def operations(text: str) -> str:
+    """Return the text of docs/operations.md with the table of metrics as the code has it now."""
+    before, _, rest = text.partition(METRICS_START)
+    _, _, after = rest.partition(METRICS_END)
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{line.name}` | {line.kind} | {', '.join(line.labels)} | {line.help} |" for line in describe()]
+    return before + METRICS_START + "\n".join(rows) + "\n" + METRICS_END + after
+
+
+def kubernetes_rules(alerts: str) -> str:
+    """Return the alert rules in the form of the Prometheus operator; `alerts` is the text of the file for Prometheus."""
+    _, _, groups = alerts.partition("groups:\n")
+    head = "# Made from infra/prometheus/alerts.yml by `python -m infra.reference`.\n"
+    head += "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: granule\nspec:\n  groups:\n"
+    return head + textwrap.indent(groups, "  ")
 
 
 def _row(field: str, info: FieldInfo) -> str:
@@ -76,4 +99,6 @@ def _bounds(info: FieldInfo) -> str:
 
 if __name__ == "__main__":
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
+    OPERATIONS.write_text(operations(OPERATIONS.read_text(encoding="utf-8")), encoding="utf-8")
+    ALERTS_K8S.write_text(kubernetes_rules(ALERTS.read_text(encoding="utf-8")), encoding="utf-8")
     PROMPTS.write_text(prompts(PROMPTS.read_text(encoding="utf-8")), encoding="utf-8")

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from shared.settings import Settings
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The name of the HTTP request that the API serves right now in this thread."""
 
 TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger and message, the job's id where `extra={"job_id": ...}` gave one, and the traceback."""
+    """Writes time, level, logger and message, the ids of the job and the request that the line speaks of, and the traceback.
+
+    The job's id is where `extra={"job_id": ...}` gave one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line of JSON."""
@@ -23,9 +30,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        job_id = getattr(record, "job_id", None)
-        if job_id is not None:
-            line["job_id"] = job_id
+        for name, value in (("job_id", getattr(record, "job_id", None)), ("request_id", REQUEST_ID.get())):
+            if value is not None:
+                line[name] = value
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

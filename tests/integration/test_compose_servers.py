@@ -1,4 +1,4 @@
-"""The servers' own command lines of docker-compose.yml, run here with the binaries of the local stack in place of the images'."""
+"""The servers' command lines of docker-compose.yml, run with the binaries of the local stack in place of the images'."""
 
 from __future__ import annotations
 

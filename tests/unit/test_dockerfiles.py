@@ -88,7 +88,8 @@ def test_what_is_copied_is_all_that_is_needed_to_start(name: str, tmp_path: Path
     # An editable installation would lend what was not copied, so every module of ours must come from the copy.
     check = (
         f"{STARTS[name]}\nimport sys\n"
-        "ours = {m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('api', 'worker', 'shared', 'infra', 'cli')}\n"
+        "rooms = ('api', 'worker', 'shared', 'infra', 'cli')\n"
+        "ours = {module.__file__ for name, module in sys.modules.items() if name.split('.')[0] in rooms}\n"
         "foreign = [file for file in ours if file and not file.startswith(sys.argv[1])]\n"
         "assert not foreign, foreign\nassert 'torch' not in sys.modules"
     )

@@ -160,3 +160,17 @@ def test_with_one_the_token_is_asked_for_everywhere(redis: FakeRedis, store: Job
     assert client.get("/metrics", headers={"Authorization": "Bearer shop-token"}).status_code == 401
     answer = client.get("/metrics", headers={"Authorization": "Bearer scraper"}, environ_base={"REMOTE_ADDR": "10.0.0.7"})
     assert answer.status_code == 200 and answer.content_type.startswith("text/plain")
+
+
+def test_an_autoscaler_is_told_what_there_is_to_do(server: FakeServer, redis: FakeRedis, store: JobStore) -> None:
+    client = client_of(SETTINGS.model_copy(update={"metrics_token": SecretStr("scraper")}), redis, store)
+    claim(store, order(store))
+    order(store, Lane.LOW)
+    scaler = {"Authorization": "Bearer scraper"}
+    answer = client.get(f"/metrics/jobs/{MODEL}", headers=scaler)
+    assert answer.json == {"waiting": 1, "running": 1, "unfinished": 2, "workers": 0}
+    assert client.get(f"/metrics/jobs/{MODEL}").status_code == 401
+    assert client.get("/metrics/jobs/no/such", headers=scaler).status_code == 404
+    # No number at all while nobody knows: a 0 would have the workers stopped.
+    server.connected = False
+    assert client.get(f"/metrics/jobs/{MODEL}", headers=scaler).status_code == 503
