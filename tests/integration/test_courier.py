@@ -23,6 +23,7 @@ from shared.outbox import SILENT_AFTER, Delivery, DeliveryState, Outbox
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.webhooks import secret_of
+from shared.wire import prediction
 from tests.contracts.jobs import new_result, new_spec
 from worker.courier import JITTER, RETRY_AFTER_S, deliver
 
@@ -114,7 +115,9 @@ def test_the_official_client_accepts_the_signature(
     Webhooks.validate(
         headers=headers, body=body.decode(), secret=WebhookSigningSecret(key=secret_of(SECRET, "shop")), tolerance=60
     )
-    assert json.loads(body)["id"] == job_id and json.loads(body)["status"] == "succeeded"
+    job = store.get(job_id)
+    assert job.status is Status.SUCCEEDED
+    assert json.loads(body) == prediction(job, base_url=job.spec.base_url)
     assert body == json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -84,7 +84,6 @@ class Parts:
             storage=self.storage,
             catalog=load_catalog(self.settings.models_dir),
             celery=make_celery(self.settings),
-            lease_s=self.settings.lease_s,
             prefix=self.settings.redis_prefix,
         )
 
@@ -127,6 +126,19 @@ def test_a_reused_picture_survives_the_first_ones_deletion(parts: Parts) -> None
     again = parts.order().json
     assert parts.delete(first).status_code == 200
     assert parts.client.get(again["output"]).data == PICTURE
+
+
+def test_tenants_share_pictures_where_the_operator_lets_them(parts: Parts) -> None:
+    settings = parts.settings.model_copy(update={"reuse_across_tenants": True})
+    sharing = replace(parts, store=connect_store(settings, parts.redis), client=create_app(settings).test_client())
+    first = sharing.drawn(token=OTHER)
+    again = sharing.order().json
+    assert (again["status"], again["reused_from"], again["tenant"]) == ("succeeded", first, "shop")
+    assert parts.client.get(again["output"]).data == PICTURE
+    assert parts.client.get(f"/v1/predictions/{first}", headers={"Authorization": SHOP}).status_code == 404
+    assert sharing.delete(first, OTHER).status_code == 200
+    assert parts.client.get(again["output"]).data == PICTURE
+    assert sharing.order(token=OTHER, body={"stream": True}).json["reused_from"] == again["id"]
 
 
 @pytest.mark.parametrize(
