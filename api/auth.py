@@ -111,6 +111,7 @@ def _token(name: str, settings: Settings, *further: Scope) -> Token:
         scopes=frozenset((Scope.READ, Scope.CREATE, *further)),
         max_waiting_jobs=settings.token_max_waiting_jobs,
         creates_per_minute=settings.token_creates_per_minute,
+        max_candidates=settings.token_max_candidates,
     )
 
 

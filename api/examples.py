@@ -147,7 +147,15 @@ OVERVIEW: Overview = {
     "queues": [{"model": MODEL, "lane": Lane.NORMAL, "waiting": 0, "oldest_s": None, "next": []}],
     "running": [],
     "workers": [
-        {"name": "host-1-a1b2c3", "model": MODEL, "device": "cpu", "state": "idle", "prediction": None, "silence_s": 1.4}
+        {
+            "name": "host-1-a1b2c3",
+            "model": MODEL,
+            "device": "cpu",
+            "state": "idle",
+            "prediction": None,
+            "silence_s": 1.4,
+            "duty": 0.97,
+        }
     ],
     "models": [],
     "per_minute": [0] * 60,

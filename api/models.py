@@ -103,6 +103,7 @@ def get_account() -> Response:
             "max_waiting_jobs": token.max_waiting_jobs,
             "creates_per_minute": token.creates_per_minute,
             "creates_remaining": context().limits.remaining(token),
+            "max_candidates": token.max_candidates,
         },
     }
     return json_response(caller)

@@ -15,6 +15,7 @@ from typing import Any
 from flask import Response, g, request
 
 from api.context import Context, base_url, context
+from api.drawing import render_spec
 from api.hold import hold_s
 from api.params import (
     PredictionRequest,
@@ -30,7 +31,7 @@ from api.reuse import end_with_stored, wants_fresh
 from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
 from shared.filenames import file_name
 from shared.job_store import Created
-from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, RenderSpec, new_id, new_seed
+from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, new_id, new_seed
 from shared.manifest import Manifest
 from shared.outlook import Outlook
 from shared.prompts import parse_negative_prompt, parse_prompt
@@ -101,7 +102,7 @@ def _manifest_for(body: PredictionRequest, named: Manifest | None, parts: Contex
 
 def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest, parts: Context, job_id: str) -> JobSpec:
     """Fill in all that the caller left open. `given` is the input as it was sent, which the prediction echoes."""
-    wanted, render = body.input, manifest.render
+    wanted = body.input
     try:
         parsed = parse_prompt(wanted.prompt, manifest, parts.settings.prompt_policy)
         negative = manifest.prompt.negative_prompt
@@ -110,7 +111,9 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
     except PromptInvalid as error:
         raise PromptInvalid(error.detail, field=f"input.{error.field}") from error
     seed = new_seed() if wanted.seed is None or not _names_seed(body) else wanted.seed
-    extension = "jpg" if wanted.output_format == "jpeg" else wanted.output_format
+    render, doubts = render_spec(
+        wanted, parsed, manifest, negative_prompt=negative, seed=seed, max_candidates=g.token.max_candidates
+    )
     webhook, events = _webhook_of(body, parts)
     return JobSpec(
         id=job_id,
@@ -119,23 +122,13 @@ def _job_spec(body: PredictionRequest, given: dict[str, Any], manifest: Manifest
         version=manifest.version,
         lane=check_priority(request.headers.get("X-Priority"), g.token.lanes),
         input=given,
-        render=RenderSpec(
-            prompt=parsed.prompt,
-            negative_prompt=negative,
-            seed=seed,
-            num_inference_steps=render.num_inference_steps,
-            guidance_scale=render.guidance_scale,
-            width_px=render.width_px,
-            height_px=render.height_px,
-            output_format=extension,
-            output_quality=wanted.output_quality,
-        ),
+        render=render,
         mix=[(color.name, share) for color, share in parsed.mix.ordered] if parsed.mix else [],
-        warnings=[*parsed.warnings, *_substitution(body, manifest)],
+        warnings=[*parsed.warnings, *doubts, *_substitution(body, manifest)],
         base_url=base_url(),
         file_token=secrets.token_urlsafe(TOKEN_BYTES),
         stream_token=secrets.token_urlsafe(TOKEN_BYTES),
-        filename=file_name(datetime.now(UTC).date(), str(parsed.mix or parsed.text), seed, extension),
+        filename=file_name(datetime.now(UTC).date(), str(parsed.mix or parsed.text), seed, render.output_format),
         webhook=webhook,
         webhook_events=events,
         cancel_after_s=check_cancel_after(request.headers.get("Cancel-After")),

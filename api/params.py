@@ -7,13 +7,14 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.wrappers import Request
 
 from api.problems import BodyInvalid, InvalidField
 from shared.errors import InputInvalid
 from shared.jobs import Event, Lane
+from shared.manifest import GuidanceMode
 from shared.prompts import MAX_CHARACTERS
 from shared.wire import PRIORITIES
 
@@ -25,6 +26,18 @@ IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 CANCEL_AFTER = re.compile(r"(?=[0-9])(?:(?P<h>[0-9]{1,3})h)?(?:(?P<m>[0-9]{1,4})m)?(?:(?P<s>[0-9]{1,6})s)?")
 CANCEL_AFTER_MIN_S = 5
 
+CANDIDATES_MAX = 4
+ANGLE_MAX_DEG = 60
+ANGLES_MAX = 4
+
+
+def _all_different(angles: list[int]) -> list[int]:
+    if len(set(angles)) < len(angles):
+        raise ValueError("each angle is drawn once; leave out the repeated ones")
+    return angles
+
+
+Angle = Annotated[StrictInt, Field(ge=0, le=ANGLE_MAX_DEG)]
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
@@ -44,6 +57,27 @@ class PredictionInput(BaseModel):
     output_format: Literal["png", "jpg", "jpeg", "webp"] = Field("png", description="File format of the picture.")
     output_quality: Annotated[StrictInt, Field(ge=1, le=100)] = Field(
         95, description="Quality of jpg and webp, 1 to 100; png has no loss."
+    )
+    guidance_mode: GuidanceMode | None = Field(
+        None,
+        description="What leads the model to the ordered shares: plain, the words alone, or guided, a painted tile that has "
+        "them exactly. Unset: the model's own.",
+    )
+    num_candidates: Annotated[StrictInt, Field(ge=1, le=CANDIDATES_MAX)] = Field(
+        1, description="Draw up to this many, with seeds that follow each other, and hand out the one with the truest colours."
+    )
+    seamless: StrictBool | None = Field(
+        None, description="Draw a tile whose opposite edges continue each other. Unset: only where angles need it."
+    )
+    angles: Annotated[list[Angle], Field(min_length=1, max_length=ANGLES_MAX), AfterValidator(_all_different)] = Field(
+        [0],
+        description="Camera angles in degrees from straight above. 0 is the tile itself, all others a floor of such tiles. "
+        "One picture each, in this order; with more than one the output is a list.",
+        examples=[[0, 30, 60]],
+    )
+    grout: StrictBool = Field(False, description="Lay the floor of the views at an angle with joints between the tiles.")
+    legend: StrictBool = Field(
+        False, description="Add a last picture with a swatch, the ordered and the measured share of each colour."
     )
 
 

@@ -237,7 +237,9 @@ class RunningJob(TypedDict):
 
 
 class WorkerState(TypedDict):
-    """A live render worker: what it draws now, if anything, and how long ago it last showed itself."""
+    """A live render worker: what it draws now, if anything, how long ago it last showed itself, and `duty`, the part (0 to 1)
+    of the time with something to draw that it drew; null before its first job.
+    """
 
     name: str
     model: str
@@ -245,6 +247,7 @@ class WorkerState(TypedDict):
     state: Literal["idle", "busy"]
     prediction: str | None
     silence_s: float
+    duty: float | None
 
 
 class Spread(TypedDict):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from werkzeug.datastructures import Headers
 
 from shared.errors import NotFound, StorageUnavailable
+from shared.filenames import variant_name
 from shared.job_store import JobStore
 from shared.jobs import Job, Output, Result
 from shared.storage import Storage, output_key
@@ -55,4 +56,4 @@ def _copy(job: Job, index: int, output: Output, storage: Storage) -> Output:
     extension = output.key.rpartition(".")[2]
     key = output_key(job.id, job.fence, index, extension)
     storage.copy(output.key, key)
-    return replace(output, key=key, filename=job.spec.filename)
+    return replace(output, key=key, filename=variant_name(job.spec.filename, output.variant))

@@ -9,6 +9,7 @@ The file is TOML and holds digests only, so that reading it gives nobody a token
     lanes = ["high", "normal", "low"]   # left out: all three
     max_waiting_jobs = 500              # left out: GRANULE_TOKEN_MAX_WAITING_JOBS
     creates_per_minute = 60             # left out: GRANULE_TOKEN_CREATES_PER_MINUTE
+    max_candidates = 1                  # largest num_candidates, 1 to 4; left out: GRANULE_TOKEN_MAX_CANDIDATES
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Token:
     lanes: frozenset[Lane] = frozenset(LANES)
     max_waiting_jobs: int | None = None
     creates_per_minute: int | None = None
+    max_candidates: int = 4
 
     def may(self, scope: Scope) -> bool:
         """Tell whether the token has a scope."""
@@ -95,6 +97,7 @@ class TokenEntry(BaseModel):
     lanes: Annotated[tuple[LaneOfCaller, ...], Field(min_length=1)] = LANES
     max_waiting_jobs: Annotated[int, Field(ge=1)] | None = None
     creates_per_minute: Annotated[int, Field(ge=1)] | None = None
+    max_candidates: Annotated[int, Field(ge=1, le=4)] | None = None
 
 
 class TokenTable(BaseModel):
@@ -138,6 +141,7 @@ def _token(name: str, entry: TokenEntry, settings: Settings) -> Token:
         lanes=frozenset(entry.lanes),
         max_waiting_jobs=entry.max_waiting_jobs or settings.token_max_waiting_jobs,
         creates_per_minute=entry.creates_per_minute or settings.token_creates_per_minute,
+        max_candidates=entry.max_candidates or settings.token_max_candidates,
     )
 
 
@@ -165,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     new.add_argument("--lanes", nargs="+", choices=list(LANES), help="lanes it may order in (all)")
     new.add_argument("--max-waiting-jobs", type=_count, help="jobs of its tenant that may wait")
     new.add_argument("--creates-per-minute", type=_count, help="orders it may place in a minute")
+    new.add_argument("--max-candidates", type=_count, choices=range(1, 5), help="largest num_candidates it may order")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     name, token = given.pop("name"), secrets.token_urlsafe(TOKEN_BYTES)
     sys.stderr.write(f"The token, which is kept nowhere: {token}\n")

@@ -26,6 +26,12 @@ def file_name(day: date, prompt: str, seed: int, extension: str) -> str:
     return f"{day.isoformat()}_{slug(prompt)}_seed{seed}.{extension}"
 
 
+def variant_name(filename: str, variant: str) -> str:
+    """Name another picture of the same order: `tile.png` and `30deg` become `tile_30deg.png`. No variant: the name itself."""
+    stem, dot, extension = filename.rpartition(".")
+    return f"{stem}_{variant}{dot}{extension}" if variant else filename
+
+
 def slug(text: str) -> str:
     """Reduce any text to a part of a file name of 1 to `PROMPT_MAX_CHARACTERS` characters; "tile" where nothing is left.
 

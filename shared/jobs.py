@@ -170,13 +170,17 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One stored picture: its object key, the name it is served under, and what it is."""
+    """One stored picture: its object key, the name it is served under, and what it is.
+
+    `variant` is the part of the name that tells it from the order's other pictures, such as `30deg`; empty for the tile.
+    """
 
     key: str
     filename: str
     content_type: str
     size_bytes: int
     sha256: str
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ from shared.palette import Palette, load_palette
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+GuidanceMode = Literal["plain", "guided"]
+"""How the model is led to the ordered shares: by the words alone, or by a painted tile that has them."""
+
 HUB_PREFIX = "hub:"
 
 
@@ -86,16 +89,34 @@ class Scheduler(_Table):
 
 
 class Render(_Table):
-    """Defaults of one render. Sizes in pixels, multiples of 8."""
+    """Defaults of one render. Sizes in pixels, multiples of 8.
+
+    `guidance_mode` is what an order gets that names none; `strength` is how far, 0 to 1, a painted tile is noised before a
+    guided picture is drawn from it, and `granule_px` the mean width of its granules.
+    """
 
     num_inference_steps: int = Field(20, ge=1, le=200)
     guidance_scale: float = Field(7.0, ge=0, le=50)
     width_px: int = Field(1024, ge=64, le=2048, multiple_of=8)
     height_px: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    guidance_mode: GuidanceMode = "plain"
+    strength: float = Field(0.3, gt=0, le=1)
+    granule_px: float = Field(34.0, ge=6, le=256)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     vae_slicing: bool = True
     vae_tiling: bool = False
     scheduler: Scheduler = Scheduler()
+
+    @property
+    def can_be_guided(self) -> bool:
+        """Whether a tile can be painted for it: tiles are square, and granules at most a quarter as wide."""
+        return self.width_px == self.height_px >= 4 * self.granule_px
+
+    @model_validator(mode="after")
+    def _check_guidance(self) -> Render:
+        if self.guidance_mode == "guided" and not self.can_be_guided:
+            raise ValueError("guided pictures are square, and at least four granules wide")
+        return self
 
 
 class Manifest(_Table):

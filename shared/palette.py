@@ -38,6 +38,11 @@ class Color:
     near: tuple[str, ...] = ()
 
     @property
+    def hex(self) -> str:
+        """The swatch as `#RRGGBB`."""
+        return "#{:02X}{:02X}{:02X}".format(*self.srgb)
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """Every text that means this colour: caption, code, Russian name, aliases, and the Russian ones declined."""
         return tuple(form for text in (self.name, self.code, self.name_ru, *self.aliases) for form in (text, *_declined(text)))

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """Jobs of a tenant that may wait before its creates answer 429; an entry of the file can say otherwise. Unset: no bound."""
     token_creates_per_minute: int | None = Field(None, ge=1)
     """Orders that a token may place in a minute; an entry of the file can say otherwise. Unset: no bound."""
+    token_max_candidates: int = Field(4, ge=1, le=4)
+    """Largest `num_candidates` that a token may order; an entry of the file can say otherwise."""
     hold_max_s: float = Field(55.0, ge=1, le=55)
     """Longest time a create with `Prefer: wait` is held open."""
     body_max_bytes: int = Field(65_536, ge=1_024)
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
     reuse_results: bool = True
     """Answer an order that names a seed with the tenant's stored picture of the same order and weights, if there is one."""
     reuse_across_tenants: bool = False
-    """The stored picture may be another tenant's: who orders it then learns that it was drawn before. For tenants of one house."""
+    """The stored picture may be another tenant's: who orders it learns that it was drawn before. For tenants of one house."""
     holds_max: int = Field(16, ge=0)
     """Creates with `Prefer: wait` that one API process holds open; each takes a thread. More are answered at once."""
     streams_max: int = Field(8, ge=1)

@@ -46,10 +46,17 @@ class Urls(TypedDict):
 
 
 class Metrics(TypedDict, total=False):
-    """Seconds: the pipeline's own time (0 when a stored picture was the answer), and from creation to the end."""
+    """Seconds: the pipeline's own time (0 when a stored picture was the answer), and from creation to the end.
+
+    Of a picture: how many were drawn to choose from, how much it has the texture of a tile (0 to 1), and how much its edges
+    show where it is laid beside itself (1: not at all; seamless orders only).
+    """
 
     predict_time: float
     total_time: float
+    candidates: int
+    tile_score: float
+    seam_score: float
 
 
 class Progress(TypedDict):
@@ -230,12 +237,18 @@ def _metrics(job: Job) -> Metrics:
     metrics: Metrics = {}
     if job.result is not None:
         metrics["predict_time"] = round(job.result.predict_time_s, 3)
+        if job.spec.render.num_candidates > 1:
+            metrics["candidates"] = job.result.candidates
+        if job.result.tile_score is not None:
+            metrics["tile_score"] = job.result.tile_score
+        if job.result.seam_score is not None:
+            metrics["seam_score"] = job.result.seam_score
     if job.completed_ms is not None:
         metrics["total_time"] = (job.completed_ms - job.created_ms) / 1000
     return metrics
 
 
 def _progress(job: Job) -> Progress:
-    steps = job.spec.render.num_inference_steps
+    steps = job.spec.render.steps * job.spec.render.num_candidates
     step = steps if job.status is Status.SUCCEEDED else min(job.step, steps)
     return {"step": step, "steps": steps, "fraction": round(step / steps, 4)}

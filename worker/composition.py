@@ -64,13 +64,16 @@ class ColorShare:
     """One line of the result: shares in percent, and the CIEDE2000 from the swatch to the colour's median in the picture.
 
     `color` is a caption, or "other", which has no swatch and is ordered at what the colours leave open of 100: 0, unless the
-    mix holds words that are no palette colour. `ciede2000` is None where too little of the colour was found to judge.
+    mix holds words that are no palette colour. `srgb` is the swatch and `measured_srgb` the median, as `#RRGGBB`. The
+    latter and `ciede2000` are None where too little of the colour was found to judge.
     """
 
     color: str
     ordered: float
     measured: float
     ciede2000: float | None = None
+    srgb: str | None = None
+    measured_srgb: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def measure_composition(
             color.name,
             float(share),
             round(100 * float(counts[index]), 2),
-            _difference(color, levels[sums[::2, ::2][nearest[::2, ::2] == index]]) if counts[index] > SEEN_MIN else None,
+            *_seen(color, levels[sums[::2, ::2][nearest[::2, ::2] == index]] if counts[index] > SEEN_MIN else None),
         )
         for index, (color, share) in enumerate(ordered)
     ]
@@ -122,6 +125,18 @@ def measure_composition(
     parts.append(ColorShare("other", left_open if left_open > SUM_TOLERANCE else 0.0, round(100 * float(counts[-1]), 2)))
     error = sum(abs(part.ordered - part.measured) for part in parts) / 200
     return Composition(tuple(parts), round(error, 4))
+
+
+def cells_lightness(pixels: NDArray[np.uint8]) -> Floats:
+    """Return the OKLab L, 0 to 1, of a picture's cells."""
+    sums, side = _cells(pixels)
+    levels = np.linspace(0, 255, 255 * side**2 + 1, dtype=np.float32)
+    return linear_to_oklab(to_linear(levels)[sums])[..., 0]
+
+
+def find_gaps(lightness: Floats, bright: Floats) -> NDArray[np.bool_]:
+    """Return where L is that of a thin dark line, whatever its colour; `bright` is the closed L."""
+    return np.asarray(lightness < GAP_DEPTH * bright)
 
 
 def _cells(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], int]:
@@ -145,8 +160,7 @@ def _distance(lab: Floats, anchor: Floats) -> Floats:
 
 def _faces(lightness: Floats, distance: Floats) -> NDArray[np.bool_]:
     """Return True where a granule shows and False in the binder, from L and the distance to the nearest ordered colour."""
-    gap = (lightness < GAP_DEPTH * _closed(lightness, GAP_WINDOW)) & (distance > PLAUSIBLE)
-    return np.asarray(~gap)
+    return np.asarray(~(find_gaps(lightness, closed(lightness)) & (distance > PLAUSIBLE)))
 
 
 def _around(distance: Floats, face: NDArray[np.bool_], window: int) -> Floats:
@@ -184,9 +198,9 @@ def _anchors(colors: Sequence[Color]) -> Floats:
     return linear_to_oklab(to_linear(np.array([color.srgb for color in colors], np.float32)))
 
 
-def _closed(values: Floats, window: int) -> Floats:
-    """Return the grey closing: dark structures narrower than `window` take the level of what surrounds them."""
-    return _over(_over(values, window, np.maximum), window, np.minimum)
+def closed(values: Floats) -> Floats:
+    """Return the grey closing: dark structures narrower than `GAP_WINDOW` take the level of what surrounds them."""
+    return _over(_over(values, GAP_WINDOW, np.maximum), GAP_WINDOW, np.minimum)
 
 
 def _over(values: Floats, window: int, combine: np.ufunc) -> Floats:
@@ -200,9 +214,10 @@ def _over(values: Floats, window: int, combine: np.ufunc) -> Floats:
     return values
 
 
-def _difference(color: Color, srgb: Floats) -> float | None:
-    """Return the CIEDE2000 from a colour's swatch to the median of the cells (count x 3) that were found to be it."""
-    if not len(srgb):
-        return None
-    swatch, seen = srgb_to_cielab(np.array([color.srgb, np.median(srgb, axis=0)], np.float64))
-    return round(float(ciede2000(swatch, seen)), 2)
+def _seen(color: Color, srgb: Floats | None) -> tuple[float | None, str, str | None]:
+    """Return CIEDE2000, swatch and median of the cells (count x 3) that were found to be a colour."""
+    if srgb is None or not len(srgb):
+        return None, color.hex, None
+    median = np.median(srgb, axis=0)
+    swatch, seen = srgb_to_cielab(np.array([color.srgb, median], np.float64))
+    return round(float(ciede2000(swatch, seen)), 2), color.hex, "#{:02X}{:02X}{:02X}".format(*map(round, median.tolist()))

@@ -10,13 +10,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline
 from numpy.typing import NDArray
 
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
@@ -24,8 +25,10 @@ from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
+from worker.guided import encode_pixels, paint_guide
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder
+from worker.seamless import circular_padding
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,9 @@ class Pipeline:
 
     def __init__(self, model: LoadedModel, manifest: Manifest) -> None:
         self._sdxl = model.pipeline
+        # The same models once more: image-to-image has no weights of its own.
+        self._img2img = StableDiffusionXLImg2ImgPipeline(**model.pipeline.components, add_watermarker=False)
+        self._img2img.set_progress_bar_config(disable=True)
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
         self._provenance = _describe(model, manifest)
@@ -94,8 +100,10 @@ class Pipeline:
 
     def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
         stopped: list[BaseException] = []
+        torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if spec.seamless else nullcontext()
         try:
-            pixels = self._decode(self._denoise(spec, on_step, stopped))
+            with torus:
+                pixels = self._decode(self._denoise(spec, on_step, stopped))
             self._show_memory()
             return pixels
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -137,21 +145,33 @@ class Pipeline:
 
         positive = self._encoder.encode(spec.prompt)
         negative = self._encoder.encode_negative(spec.negative_prompt)
-        latents: torch.Tensor = self._sdxl(
+        # The library knows text-to-image and image-to-image as two pipelines; they differ in what the noise is put on.
+        sdxl, start = (self._sdxl, {"width": spec.width_px, "height": spec.height_px})
+        if spec.strength is not None:
+            sdxl, start = (self._img2img, self._painted_start(spec))
+        latents: torch.Tensor = sdxl(
             prompt_embeds=positive.embeds,
             pooled_prompt_embeds=positive.pooled,
             negative_prompt_embeds=negative.embeds,
             negative_pooled_prompt_embeds=negative.pooled,
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
-            width=spec.width_px,
-            height=spec.height_px,
             # Noise drawn on the CPU is the same on every device.
             generator=torch.Generator("cpu").manual_seed(spec.seed),
             callback_on_step_end=report,
             output_type="latent",
+            **start,
         ).images
         return latents
+
+    def _painted_start(self, spec: RenderSpec) -> dict[str, Any]:
+        """Return what image-to-image begins with: the latents of the painted tile, and how far to noise them."""
+        vae = self._sdxl.vae
+        guide = paint_guide(spec, lambda pixels: self._decode(encode_pixels(vae, pixels)))
+        latents = encode_pixels(vae, guide, wrap=spec.seamless)
+        # The library rounds steps x strength down; half a step more makes that the number that was promised.
+        strength = min(1.0, (spec.steps + 0.5) / spec.num_inference_steps)
+        return {"image": latents.to(self._sdxl.unet.dtype), "strength": strength}
 
     @torch.no_grad()
     def _decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
@@ -221,9 +241,20 @@ def check_spec(spec: RenderSpec) -> None:
         raise InputInvalid(f"at least 1 step is needed, not {spec.num_inference_steps}", field="num_inference_steps")
     if not (math.isfinite(spec.guidance_scale) and spec.guidance_scale >= 0):
         raise InputInvalid(f"the guidance scale must be 0 or more, not {spec.guidance_scale}", field="guidance_scale")
+    if spec.strength is not None:
+        _check_guide(spec)
     for field, size_px in (("width", spec.width_px), ("height", spec.height_px)):
         if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
             raise InputInvalid(f"the {field} must be a multiple of {SIZE_STEP_PX} px, not {size_px}", field=field)
+
+
+def _check_guide(spec: RenderSpec) -> None:
+    if not 0 < (spec.strength or 0) <= 1:
+        raise InputInvalid(f"the strength must be above 0 and at most 1, not {spec.strength}", field="strength")
+    if not spec.painted:
+        raise InputInvalid("a guided picture needs colours to paint", field="painted")
+    if spec.width_px != spec.height_px:
+        raise InputInvalid(f"a guided picture is square, not {spec.width_px} x {spec.height_px} px", field="width")
 
 
 def _warm_up_spec(manifest: Manifest) -> RenderSpec:

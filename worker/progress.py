@@ -57,6 +57,11 @@ class Progress:
             self._changed.notify()
         self._obey(self._beat)
 
+    def note(self, line: str) -> None:
+        """Add a line to the job's logs; it goes on record with the next step."""
+        with self._changed:
+            self._unsent += f"{line}\n"
+
     @property
     def is_behind(self) -> bool:
         """Whether the record has not been told everything."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
+from shared.filenames import variant_name
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
 from shared.metrics import COMPOSITION_ERROR, JOB_PHASE
 from shared.storage import attempt_prefix, output_key
-from worker.composition import measure_composition
+from worker.appraisal import appraise
+from worker.candidates import Best
 from worker.images import encode
+from worker.pictures import pictures_of
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Settled, Step
 from worker.station import Station
@@ -33,13 +35,10 @@ STORE_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A picture that waits to be published: the pixels (uint8, height x width x 3) of `job`, the seconds the pipeline took,
-    the provenance as it was for this picture, and the progress that may still have something to report."""
+    """A picture of `job` that waits to be published, and the progress that may still have something to report."""
 
     job: Job
-    pixels: NDArray[np.uint8]
-    duration_s: float
-    provenance: Mapping[str, Any]
+    best: Best
     progress: Progress
 
 
@@ -120,15 +119,33 @@ def _upload(drawn: Drawn, station: Station) -> Result:
         StorageUnavailable: the storage stayed away for all that time.
         CancelRequested, JobLost: nobody wants the picture any more.
     """
+    job, best = drawn.job, drawn.best
+    appraisal = appraise(job, best.pixels, station.manifest)
+    if appraisal.color_error is not None:
+        COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
+    pictures = pictures_of(best.pixels, job.spec.render, appraisal)
+    return Result(
+        outputs=[_store(drawn, index, variant, pixels, station) for index, (variant, pixels) in enumerate(pictures)],
+        predict_time_s=best.duration_s,
+        provenance=best.provenance,
+        composition=appraisal.parts,
+        color_error=appraisal.color_error,
+        tile_score=appraisal.tile_score,
+        seam_score=appraisal.seam_score,
+        candidates=best.candidates,
+    )
+
+
+def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station) -> Output:
+    """Encode and upload one picture of a job. `variant` tells it from the others in its name. Raises as `_upload`."""
     job, spec = drawn.job, drawn.job.spec
-    composition = _composition(drawn, station)
     encoded = encode(
-        drawn.pixels,
+        pixels,
         output_format=spec.render.output_format,
         output_quality=spec.render.output_quality,
         parameters=asdict(spec.render) | {"model": spec.model, "version": spec.version, "job": job.id},
     )
-    key = output_key(job.id, job.fence, 0, encoded.extension)
+    key = output_key(job.id, job.fence, index, encoded.extension)
     metadata = {"model": spec.model, "seed": str(spec.render.seed), "prompt": spec.render.prompt}
 
     def put() -> None:
@@ -138,8 +155,8 @@ def _upload(drawn: Drawn, station: Station) -> Result:
 
     _try_for_long(put, job, station)
     digest = hashlib.sha256(encoded.data).hexdigest()
-    output = Output(key, spec.filename, encoded.content_type, len(encoded.data), digest)
-    return Result([output], drawn.duration_s, dict(drawn.provenance), *composition)
+    filename = variant_name(spec.filename, variant)
+    return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)
 
 
 def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:
@@ -164,18 +181,3 @@ def _discard(job: Job, station: Station) -> None:
             station.storage.delete(key)
     except StorageUnavailable as error:
         log.warning("objects of job %s, fence %d, are left over: %s", job.id, job.fence, error, extra={"job_id": job.id})
-
-
-def _composition(drawn: Drawn, station: Station) -> tuple[list[dict[str, object]] | None, float | None]:
-    job = drawn.job
-    ordered = [(station.manifest.colors.find(name), share) for name, share in job.spec.mix]
-    known = [(color, share) for color, share in ordered if color is not None]
-    if not known or len(known) < len(ordered):
-        return None, None
-    try:
-        measured = measure_composition(drawn.pixels, known, rivals=station.manifest.colors.colors)
-    except Exception:  # a measurement must never decide what becomes of a job
-        log.exception("the composition of job %s could not be measured", job.id, extra={"job_id": job.id})
-        return None, None
-    COMPOSITION_ERROR.labels(job.spec.model).observe(measured.color_error)
-    return [asdict(part) for part in measured.parts], measured.color_error

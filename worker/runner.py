@@ -14,6 +14,7 @@ from functools import partial
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
 from shared.metrics import JOB_PHASE
+from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
 from worker.pulse import Broke, Duty, Holding, Publishing, Settled, Step
@@ -106,12 +107,11 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     try:
         try:
             with JOB_PHASE.labels(job.spec.model, "denoise").time():
-                rendered = station.pipeline.render(job.spec.render, progress)
+                best = draw_best(job, station, progress)
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
-        # The pipeline speaks of its last picture, and draws the next one soon.
-        return Drawn(job, rendered.pixels, rendered.duration_s, station.pipeline.provenance, progress)
+        return Drawn(job, best, progress)
     except CancelRequested:
         progress.close()
         settle(job, station, lambda: station.store.let_go(job.id, job.fence))

@@ -210,4 +210,5 @@ class TestScopesOverHttp:
             "max_waiting_jobs": None,
             "creates_per_minute": None,
             "creates_remaining": None,
+            "max_candidates": 4,
         }
