@@ -83,9 +83,10 @@ class Ops {
 
   showWorkers(workers) {
     fill(this.parts.workers, workers.length ? table(
-      [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.silence")],
+      [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.workerDuty"), t("ops.silence")],
       workers.map((worker) => [h("code", { text: worker.name }), worker.model, worker.device,
         h("span", { class: `badge ${worker.state}` }, t(worker.state === "busy" ? "ops.busyState" : "ops.idle"), worker.prediction ? [" ", tileLink(worker.prediction)] : null),
+        worker.duty === null ? "–" : percent(Math.round(worker.duty * 100)),
         h("span", { class: worker.silence_s > SILENT_S ? "bad" : "", text: duration(worker.silence_s) })])) : nothing("ops.noWorkers"));
   }
 

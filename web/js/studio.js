@@ -1,14 +1,12 @@
 // The Studio: puts the parts together. Nothing happens at import but this.
 
 import { ApiError } from "./api.js";
-import { exportTiles, save } from "./archive.js";
 import { Chrome } from "./chrome.js";
 import { h, fill, button, icon } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { complaint, t } from "./i18n.js";
 import { OrderForm } from "./order-form.js";
 import { Palettes } from "./palettes.js";
-import { Presets } from "./presets.js";
 import { nameOf } from "./tile.js";
 import { Viewer } from "./viewer.js";
 import { Watch, hasEnded } from "./watch.js";
@@ -35,8 +33,7 @@ class Studio {
       palette: (slug) => this.palettes.of(slug),
       order: (order) => this.order(order),
     };
-    this.form = new OrderForm(shop, { onPresets: () => this.presets.open() });
-    this.presets = new Presets(this.form, (order) => this.order(order), this.say);
+    this.form = new OrderForm(shop, { onPresets: () => this.openPresets() });
     this.watch = new Watch(this.api, (prediction) => this.changed(prediction), (id) => this.gallery.drop(id));
     this.viewer = new Viewer(this.palettes, {
       use: (prediction) => this.use(prediction),
@@ -63,12 +60,23 @@ class Studio {
     this.bar = h("div", { class: "selection-bar", hidden: true });
     this.select = button(t("tiles.select"), () => this.setSelecting(!this.isSelecting), { class: "button small", "aria-pressed": "false" });
     fill(this.main, h("div", { class: "tiles-head" }, h("h2", { text: t("tiles") }), this.select), this.gallery.element, this.bar);
-    document.body.append(this.viewer.element, this.presets.element);
+    document.body.append(this.viewer.element);
   }
 
   listen() {
     addEventListener("hashchange", () => this.openLinked());
     document.addEventListener("granule:reached", () => { this.gallery.refresh(); this.watch.soon(); });
+  }
+
+  // What few visits need is fetched when it is asked for.
+
+  async openPresets() {
+    const { Presets } = await import("./presets.js");
+    if (!this.presets) {
+      this.presets = new Presets(this.form, (order) => this.order(order), this.say);
+      document.body.append(this.presets.element);
+    }
+    this.presets.open();
   }
 
   /** Do something that the server may refuse, and say so if it does. */
@@ -178,6 +186,7 @@ class Studio {
   }
 
   async exportSelected(predictions) {
+    const { exportTiles, save } = await import("./archive.js");
     try {
       const packed = await exportTiles(predictions, (done) => this.say(t("tiles.exporting", done, predictions.length)));
       save(packed, `granule-${new Date().toISOString().slice(0, 10)}.zip`);

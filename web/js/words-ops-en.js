@@ -30,6 +30,7 @@ export default {
   "ops.device": "Device",
   "ops.state": "State",
   "ops.silence": "Last sign of life",
+  "ops.workerDuty": "Duty",
   "ops.idle": "idle",
   "ops.busyState": "busy",
   "ops.noWorkers": "No worker shows itself. Orders wait until one starts.",

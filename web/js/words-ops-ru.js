@@ -30,6 +30,7 @@ export default {
   "ops.device": "Устройство",
   "ops.state": "Состояние",
   "ops.silence": "Был на связи",
+  "ops.workerDuty": "Загрузка",
   "ops.idle": "свободен",
   "ops.busyState": "занят",
   "ops.noWorkers": "Исполнителей нет. Заказы ждут, пока кто-нибудь появится.",
