@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import requests
@@ -13,10 +13,13 @@ from requests.auth import AuthBase
 
 from shared.errors import GranuleError, SettingsInvalid
 from shared.settings import Settings, load_settings
+from shared.wire import Prediction
 
-TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 TRIES = 4
 TRY_AGAIN_S = 0.5
+PATIENCE_S = 10.0
+"""A call that has taken this long is not tried again: what hangs once hangs again."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 DETAIL_MAX_CHARACTERS = 300
@@ -94,7 +97,9 @@ class Api:
             raise ApiUnreachable(f"the API gave out an address that is no web address: {address!r}")
         try:
             # An auth of its own keeps ~/.netrc out.
-            response = self._session.get(address, auth=BearerToken(None), stream=True, timeout=TIMEOUT_S)
+            response = self._session.get(
+                address, auth=BearerToken(None), stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+            )
         except requests.RequestException as error:
             raise ApiUnreachable(f"the picture at {address} cannot be fetched: {error}") from error
         if not response.ok:
@@ -103,13 +108,15 @@ class Api:
         return response
 
     def _again(self, method: str, path: str, **options: Any) -> Any:
+        started_s = time.monotonic()
         for left in reversed(range(TRIES)):
+            last = left == 0 or time.monotonic() - started_s > PATIENCE_S
             try:
                 response = self._send(method, path, **options)
-                if response.status_code != requests.codes.service_unavailable or left == 0:
+                if response.status_code != requests.codes.service_unavailable or last:
                     break
             except ApiUnreachable:
-                if left == 0:
+                if last or time.monotonic() - started_s > PATIENCE_S:
                     raise
             time.sleep(TRY_AGAIN_S * 2 ** (TRIES - 1 - left))
         if not response.ok:
@@ -117,13 +124,20 @@ class Api:
         return _json_of(response)
 
     def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         try:
-            return self._session.request(method, self.url + path, auth=self._auth, timeout=TIMEOUT_S, **options)
+            # Followed, a redirect would turn an order into a look at the list.
+            response = self._session.request(
+                method, self.url + path, auth=self._auth, timeout=timeout, allow_redirects=False, **options
+            )
         except (requests.RequestException, ValueError) as error:
             raise ApiUnreachable(
                 f"no API answers at {self.url} ({_reason(error)}). Start one with ./granule up, or name another with --url "
                 "or GRANULE_CLIENT_URL"
             ) from error
+        if response.is_redirect:
+            raise ApiUnreachable(f"{self.url} sends to {response.headers['Location']}: name that address with --url")
+        return response
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +168,14 @@ def prediction_path(prediction_id: str) -> str:
     return f"/v1/predictions/{quote(prediction_id, safe='')}"
 
 
+def read_prediction(value: Any) -> Prediction:
+    """Return what the API sent as a prediction. Raises ApiUnreachable when it is none, or one of another version."""
+    missing = Prediction.__required_keys__ - set(value if isinstance(value, Mapping) else ())
+    if missing:
+        raise ApiUnreachable(f"what answers is no Granule API, or one of another version: {min(missing)} is missing")
+    return cast(Prediction, value)
+
+
 def _own_url(settings: Settings) -> str:
     host = "127.0.0.1" if settings.host in ANY_ADDRESS else settings.host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port or 8000}"
@@ -181,7 +203,7 @@ def _reason(error: Exception) -> str:
     """Name the last cause: requests wraps three errors around `Connection refused`."""
     text = str(error)
     if isinstance(error, requests.Timeout):
-        return f"no answer within {TIMEOUT_S:.0f} s"
+        return "no answer in time"
     for known in ("Connection refused", "Name or service not known", "CERTIFICATE_VERIFY_FAILED", "No route to host"):
         if known in text:
             return known.lower().replace("_", " ")

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import cast
 
-from cli.client import Api, add_connection, connect
+from cli.client import Api, add_connection, connect, read_prediction
 from cli.main import add_json
 from cli.screen import Screen
 from shared.errors import InputInvalid
@@ -43,16 +42,18 @@ def run(arguments: argparse.Namespace, screen: Screen) -> int:
         screen.say("there are none" if not (arguments.status or arguments.since) else "there are none such")
         return 0
     screen.table(("id", "status", "created", "took", "seed", "prompt"), rows)
-    if not arguments.all and next(found, None) is not None:
+    # With a filter, to look for one more could mean to read the whole list.
+    if not arguments.all and not arguments.status and next(found, None) is not None:
         screen.say(f"these are {arguments.limit}; --all lists more, --limit another number")
     return 0
 
 
 def _jobs(api: Api, arguments: argparse.Namespace) -> Iterator[Prediction]:
     query = {"created_after": arguments.since} if arguments.since else {}
-    for made in api.items("/v1/predictions", query):
+    for item in api.items("/v1/predictions", query):
+        made = read_prediction(item)
         if not arguments.status or made["status"] in arguments.status:
-            yield cast(Prediction, made)
+            yield made
 
 
 def _row(made: Prediction) -> tuple[str, ...]:

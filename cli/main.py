@@ -1,6 +1,6 @@
 """The `granule` command: finds the command's module, runs it, and turns its errors into sentences and exit statuses.
 
-Exit statuses: 0 done; 1 it failed, or the job did; 2 the command line or the order is wrong; 130 interrupted.
+Exit statuses: 0 done; 1 it failed, or the job did; 2 the command line, a setting or the order is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, cast
 
 from cli.client import ApiRefused
 from cli.screen import Screen
-from shared.errors import GranuleError
+from shared.errors import GranuleError, InputInvalid, SettingsInvalid
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 UNAUTHORIZED, UNPROCESSABLE = 401, 422
@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments, screen)
     except ApiRefused as error:
         return _explain_refusal(error, screen)
+    except (InputInvalid, SettingsInvalid) as error:
+        screen.failure(error.detail)
+        return USAGE
     except GranuleError as error:
         screen.failure(error.detail)
         return FAILED

@@ -106,15 +106,20 @@ def _opened(place: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    Path(place).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=Path(place).parent, prefix=".granule-", delete=False) as draft:
+    path = Path(place).resolve()  # what a link points to is written, and the link stays
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:  # a device or a pipe is written to, not replaced
+            yield file
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".granule-", delete=False) as draft:
         try:
             yield draft
             draft.flush()
             umask = os.umask(0)
             os.umask(umask)
             os.fchmod(draft.fileno(), 0o666 & ~umask)
-            os.replace(draft.name, place)
+            os.replace(draft.name, path)
         except BaseException:
             Path(draft.name).unlink(missing_ok=True)
             raise

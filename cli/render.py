@@ -6,9 +6,9 @@ import argparse
 import json
 import uuid
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from cli.client import Api, add_connection, connect
+from cli.client import Api, add_connection, connect, read_prediction
 from cli.main import FAILED, add_json
 from cli.picture import FORMATS, STANDARD_OUTPUT, check_target, save
 from cli.screen import Screen
@@ -57,7 +57,11 @@ def run(arguments: argparse.Namespace, screen: Screen) -> int:
     if not arguments.no_wait:
         check_target(arguments.output)
     api = connect(arguments)
-    made = _order(api, arguments)
+    try:
+        made = _order(api, arguments)
+    except KeyboardInterrupt:
+        screen.say("interrupted before the API answered; if the order was placed, granule jobs lists it")
+        raise
     for warning in made["warnings"]:
         screen.say(f"warning: {warning}", style="yellow")
     if arguments.no_wait:
@@ -103,7 +107,7 @@ def _order(api: Api, arguments: argparse.Namespace) -> Prediction:
     if arguments.fresh:
         headers["Cache-Control"] = "no-cache"
     body = {"version": arguments.model or load_settings().model, "input": order_input(arguments)}
-    return cast(Prediction, api.post("/v1/predictions", body, headers))
+    return read_prediction(api.post("/v1/predictions", body, headers))
 
 
 def _further(text: str) -> tuple[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import cast
 
-from cli.client import add_connection, connect, prediction_path
+from cli.client import add_connection, connect, prediction_path, read_prediction
 from cli.main import FAILED, add_json
 from cli.picture import STANDARD_OUTPUT, check_target, save
 from cli.screen import Screen
@@ -29,7 +28,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> int:
     if arguments.output:
         check_target(arguments.output)
     api = connect(arguments)
-    made = cast(Prediction, api.get(prediction_path(arguments.id)))
+    made = read_prediction(api.get(prediction_path(arguments.id)))
     if arguments.wait:
         made = wait(api, made, screen, timeout_s=arguments.timeout)
     places = save(api, made, arguments.output) if arguments.output else []

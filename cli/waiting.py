@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import cast
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.client import Api, ApiRefused, ApiUnreachable, prediction_path
+from cli.client import Api, ApiRefused, ApiUnreachable, prediction_path, read_prediction
 from cli.screen import Screen, clean
 from shared.errors import GranuleError
 from shared.wire import Prediction
@@ -80,7 +79,7 @@ def describe_state(made: Prediction) -> str:
 
 def call_off(api: Api, prediction_id: str) -> tuple[Prediction, str]:
     """Call a prediction off, and return it with a sentence on what became of it."""
-    made = cast(Prediction, api.post(f"{prediction_path(prediction_id)}/cancel"))
+    made = read_prediction(api.post(f"{prediction_path(prediction_id)}/cancel"))
     if made["status"] in ("succeeded", "failed"):
         return made, f"{prediction_id} had {made['status']} already"
     ending = "is canceled" if made["status"] == "canceled" else "is being called off; it ends with its present step"
@@ -92,7 +91,7 @@ def _read(api: Api, prediction_id: str) -> Prediction:
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return cast(Prediction, api.get(prediction_path(prediction_id)))
+            return read_prediction(api.get(prediction_path(prediction_id)))
         except ApiUnreachable:
             if time.monotonic() > deadline_s:
                 raise

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from cli.picture import NothingToSave, check_target, save
 from cli.screen import Screen
 from cli.waiting import describe_state
 from shared.errors import InputInvalid, SettingsInvalid
-from shared.settings import variables
+from shared.settings import REPOSITORY, variables
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,41 @@ def test_the_api_is_the_one_that_is_named_else_the_one_here(
 def test_an_address_or_token_that_cannot_work_is_refused(url: str, token: str | None) -> None:
     with pytest.raises(SettingsInvalid):
         connect(argparse.Namespace(url=url, token=token))
+
+
+class OtherServer(BaseHTTPRequestHandler):
+    """A web server that is no Granule."""
+
+    def do_GET(self) -> None:
+        self.send_response(301 if "predictions/" in self.path else 200)
+        self.send_header("Location", f"https://tiles.example.com{self.path}")
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"<p>hello" if "models" in self.path else b'{"results": [{"id": "a"}], "next": null}')
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["jobs"], "is missing"),
+        (["models"], "its answer is no JSON"),
+        (["show", "a"], "sends to https://tiles.example.com/v1/predictions/a: name that address with --url"),
+        (["render", "100% red"], "answered 501, and not as Granule's API does"),
+    ],
+)
+def test_what_is_no_granule_is_told_and_no_traceback(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert main([*words, "--url", f"http://127.0.0.1:{server.server_port}"]) == 1
+        finally:
+            server.shutdown()
+            thread.join()
+    assert told in capsys.readouterr().err
 
 
 def test_an_id_cannot_lead_elsewhere() -> None:
@@ -199,9 +237,30 @@ def test_what_is_no_picture_is_not_saved(tmp_path: Path, api: Callable[[str], Ap
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path, api: Callable[[str], Api]) -> None:
+    address = "http://tiles/x.png"
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "target").write_text("before")
+    save(api("image/png"), made_of(address), str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == address
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    save(api("image/png"), made_of(address), str(tmp_path / "pipe"))
+    assert os.read(reader, 100) == address.encode() and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_ordered(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputInvalid, match="no file can be written"):
         check_target(str(tmp_path / "file" / "tile.png"))
     check_target(str(tmp_path / "new" / "folder" / "tile.png"))
     check_target("-")
+
+
+def test_every_command_is_in_the_manual_and_at_the_front_door() -> None:
+    manual = (REPOSITORY / "docs/command-line.md").read_text(encoding="utf-8")
+    door = (REPOSITORY / "granule").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert f"`{command}" in manual
+        assert f"cmd_{command}() {{ ## " in door
