@@ -122,11 +122,6 @@ class JobReader:
         """Count the jobs of these models, and what was counted since the records began, in one moment."""
         return read_census(models, self._run("census", "", *models))
 
-    def server_uptime_s(self) -> int:
-        """How long Redis has been up, in whole seconds."""
-        with answering():
-            return int(self._redis.info("server")["uptime_in_seconds"])
-
     def dead(self, *, limit: int = 100) -> tuple[int, list[str]]:
         """Count the dead jobs, which failed because their workers died over them; return ids, the longest dead first."""
         with answering():

@@ -228,6 +228,13 @@ class JobStore(JobReader):
 
     # -- moves made by the sweep
 
+    def is_amnesty(self) -> bool:
+        """Whether leases must not be judged now, because Redis was away or frozen and their owners may not have renewed yet.
+
+        To be asked again and again, several times in the time of a lease: longer silence is taken for such an absence.
+        """
+        return bool(self._run("amnesty", "", self._lease_ms // 2, self._lease_ms))
+
     def expire(self, job_id: str, *, fence: int | None = None) -> Status | None:
         """Take a running job from a dead worker: queued again, or failed after too many crashes. Returns the new status.
 

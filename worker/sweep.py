@@ -37,6 +37,10 @@ DATA_EVERY_TICKS = 240
 DEADLINE_PASSED = JobError("deadline_passed", "the prediction had not ended by its deadline (Cancel-After)")
 
 
+Looks = tuple[tuple[Callable[[], None], int], ...]
+"""What is looked for, and every how many ticks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """What the sweep looks through."""
@@ -46,7 +50,6 @@ class Sweep:
     storage: Storage
     catalog: Catalog
     celery: Celery
-    lease_s: float
     prefix: str
 
     def deliveries(self) -> None:
@@ -55,13 +58,9 @@ class Sweep:
             enqueue_delivery(self.celery, delivery_id)
 
     def leases(self) -> None:
-        """Give the jobs of silent workers to others.
-
-        Not while Redis itself was away: no owner could renew then, so a server that just started is given one lease's time.
-        """
-        if self.store.server_uptime_s() < self.lease_s * 1.5:
-            return
-        self._each(self.store.expired_leases(), self._expire)
+        """Give the jobs of silent workers to others. Not when Redis itself was away: no owner could renew then."""
+        if not self.store.is_amnesty():
+            self._each(self.store.expired_leases(), self._expire)
 
     def messages(self) -> None:
         """Publish again what was recorded but whose message is gone."""
@@ -107,26 +106,37 @@ class Sweep:
                 log.exception("job %s is set aside: its record cannot be read", job_id, extra={"job_id": job_id})
                 self.store.set_aside(job_id)
 
-    def run(self, stop: threading.Event) -> None:
-        """Look until told to stop. A server that is away ends one look, never the sweep."""
+    def start(self, stop: threading.Event) -> None:
+        """Look, in threads of its own, until `stop` is set. A server that is away ends one look, never the sweep.
+
+        What needs the storage has its own thread: a storage that hangs must not keep jobs from being given to others.
+        """
+        for name, looks in (("sweep", self._record_looks()), ("sweep-storage", self._storage_looks())):
+            threading.Thread(target=self._run, args=(looks, stop), name=name, daemon=True).start()
+
+    def _run(self, looks: Looks, stop: threading.Event) -> None:
         tick = 0
         while not stop.is_set():
             started_s = time.monotonic()
-            for look, every in self._looks():
+            for look, every in looks:
                 if tick % every == 0:
                     self._try(look)
             tick += 1
             stop.wait(max(0.0, TICK_S - (time.monotonic() - started_s)))
 
-    def _looks(self) -> tuple[tuple[Callable[[], None], int], ...]:
+    def _record_looks(self) -> Looks:
         return (
             (self.deliveries, 1),
             (self.leases, JOBS_EVERY_TICKS),
             (self.messages, JOBS_EVERY_TICKS),
             (self.deadlines, JOBS_EVERY_TICKS),
+            (self.rows, DATA_EVERY_TICKS),
+        )
+
+    def _storage_looks(self) -> Looks:
+        return (
             (self.leftovers, JOBS_EVERY_TICKS),
             (self.data, DATA_EVERY_TICKS),
-            (self.rows, DATA_EVERY_TICKS),
         )
 
     def _try(self, look: Callable[[], None]) -> None:

@@ -14,10 +14,10 @@ NOISE = 3.0
 """A figure counts as held up to this many times its value: machines that run tests are busy with other things."""
 LINES: list[str] = []
 
-QUICK = {"grace_s": 3, "step_limit_s": 25, "freeze_limit_s": 5, "publish_limit_s": 8}
+QUICK = {"grace_s": 3, "step_limit_s": 10, "freeze_limit_s": 5, "publish_limit_s": 8}
 """Settings that make a fault's consequences come soon; lease and heartbeat stay as they are shipped.
 
-One call to a storage that hangs may take 18 s and is a step like any other, so the limit of a step is above that.
+One call to a storage that hangs may take 18 s, longer than a step may: publishing has a limit of its own.
 """
 
 Figure = Callable[..., None]

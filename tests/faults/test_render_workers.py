@@ -77,7 +77,7 @@ def test_16_a_broken_device(system: System) -> None:
 def test_18_a_hanging_job(system: System, figure: Figure) -> None:
     job_id = system.order("hang")
     wait_until(lambda: system.store.get(job_id).status is Status.RUNNING)
-    figure("killed and tried again after (limit 25 s)", system.claimed_again(job_id), 25 + 2, noise=1.3)
+    figure("killed and tried again after (limit 10 s)", system.claimed_again(job_id), 10 + 2, noise=1.3)
     [job] = system.ended(job_id, timeout_s=120)
     assert (job.status, job.crashes) == (Status.FAILED, 3)
 

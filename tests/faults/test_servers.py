@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,13 +187,15 @@ def test_a_full_redis_refuses_and_recovers(system: System, figure: Figure) -> No
 
 
 @pytest.mark.long
-def test_00_a_frozen_redis(system: System) -> None:
-    job_ids = [system.order("0.3 s a step") for _ in range(4)]
-    wait_until(lambda: system.store.get(job_ids[0]).step)
+@pytest.mark.parametrize("seconds", [12, 25], ids=["shorter than a lease", "longer than a lease"])
+def test_00_a_frozen_redis(system: System, seconds: float) -> None:
+    job_ids = [system.order(f"{0.3 * seconds} s a step") for _ in range(2)] + [system.order() for _ in range(2)]
+    wait_until(lambda: all(system.store.get(job_id).status is Status.RUNNING for job_id in job_ids[:2]))
+    time.sleep(1)
     system.redis.freeze()
-    threading.Event().wait(12)
+    time.sleep(seconds)
     system.redis.thaw()
-    assert starts(system.ended(*job_ids)) == {(Status.SUCCEEDED, 1)}
+    assert starts(system.ended(*job_ids, timeout_s=90)) == {(Status.SUCCEEDED, 1)}
 
 
 @pytest.mark.long

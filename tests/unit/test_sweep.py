@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 import time
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -12,7 +14,7 @@ from shared.manifest import load_catalog
 from shared.outbox import Outbox
 from shared.queue import make_celery
 from shared.settings import Settings
-from shared.storage import connect_storage
+from shared.storage import Storage, connect_storage
 from tests.contracts.jobs import new_spec
 from worker.sweep import Sweep
 
@@ -33,7 +35,7 @@ def sweep(redis: Redis, store: JobStore) -> Sweep:
     catalog = load_catalog(settings.models_dir)
     outbox = Outbox(redis, prefix="test:")
     storage, celery = connect_storage(settings), make_celery(settings)
-    return Sweep(store=store, outbox=outbox, storage=storage, catalog=catalog, celery=celery, lease_s=15, prefix="test:")
+    return Sweep(store=store, outbox=outbox, storage=storage, catalog=catalog, celery=celery, prefix="test:")
 
 
 def test_a_job_past_its_deadline_is_called_off(store: JobStore, sweep: Sweep) -> None:
@@ -67,3 +69,46 @@ def test_a_waiting_id_without_a_record_does_not_stop_the_search_for_lost_message
     store.create(spec, body_hash="h", queue_max_jobs=10)
     assert store.lost(spec.model, ["nothing"], grace_s=0) == [spec.id]
     assert redis.zscore(f"test:queued:{spec.model}:normal", "damaged") is None
+
+
+def test_leases_are_not_judged_until_redis_has_answered_for_the_time_of_one(redis: Redis) -> None:
+    store = JobStore(redis, prefix="test:", retention_s=3600, lease_s=0.4, max_attempts=3)
+
+    def asked_for(seconds: float) -> list[bool]:
+        answers, end_s = [], time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            answers.append(store.is_amnesty())
+            time.sleep(0.02)
+        return answers
+
+    assert store.is_amnesty()
+    assert all(asked_for(0.25)) and not asked_for(0.4)[-1]
+    assert not any(asked_for(0.2))
+    time.sleep(0.25)  # nobody could ask
+    assert all(asked_for(0.25)) and not asked_for(0.4)[-1]
+
+
+def test_a_storage_that_hangs_does_not_keep_jobs_from_being_given_to_others(store: JobStore, sweep: Sweep) -> None:
+    hangs = threading.Event()
+
+    class Hanging(Storage):
+        def __init__(self) -> None:
+            pass
+
+        def keys(self, prefix: str) -> list[str]:
+            hangs.set()
+            time.sleep(3600)
+            return []
+
+    unwanted, overdue = new_spec(), new_spec(cancel_after_s=0.001)
+    store.create(unwanted, body_hash="h", queue_max_jobs=10)
+    store.cancel(unwanted.id, unwanted=True)
+    stop = threading.Event()
+    replace(sweep, storage=Hanging()).start(stop)
+    assert hangs.wait(5)
+    store.create(overdue, body_hash="h", queue_max_jobs=10)
+    deadline_s = time.monotonic() + 5
+    while store.get(overdue.id).status is not Status.CANCELED and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    stop.set()
+    assert store.get(overdue.id).status is Status.CANCELED
