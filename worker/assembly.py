@@ -132,12 +132,11 @@ class Assembly:
             storage=self._storage,
             catalog=load_catalog(self._settings.models_dir),
             celery=self._app,
-            lease_s=self._settings.lease_s,
             prefix=self._settings.redis_prefix,
         )
         stop = threading.Event()
         signals.worker_shutdown.connect(lambda **_: stop.set(), weak=False)
-        threading.Thread(target=sweep.run, args=(stop,), name="sweep", daemon=True).start()
+        sweep.start(stop)
 
 
 def make_worker(settings: Settings, load_pipeline: LoadPipeline) -> Celery:
