@@ -68,6 +68,7 @@ def test_31_a_job_canceled_while_it_cannot_be_uploaded(system: System, figure: F
     assert system.storage.keys(f"outputs/{stuck}/") == []
 
 
+@pytest.mark.long
 def test_32_sigterm_while_the_storage_hangs(system: System, figure: Figure) -> None:
     jobs = two_held(system, Mode.SWALLOW)
     guardian = system.guardians[0]
@@ -89,6 +90,7 @@ def test_33_a_stopping_worker_waits_for_its_publisher(system: System) -> None:
     assert {outcome(system.store.get(job_id)) for job_id in (stuck, second)} == {(Status.SUCCEEDED, 1, 0)}
 
 
+@pytest.mark.long
 def test_34_no_job_is_claimed_while_the_spool_is_full(system: System, figure: Figure) -> None:
     jobs = two_held(system, Mode.ANSWER_503, "0.02 s a step")
     third = system.order("0.02 s a step")
@@ -109,6 +111,7 @@ def test_35_poison_beside_a_picture_on_its_way(system: System) -> None:
     assert (guilty.status, guilty.crashes) == (Status.FAILED, 3)
 
 
+@pytest.mark.long
 def test_36_a_worker_whose_device_broke_charges_nobody_else(system: System) -> None:
     stuck, broken = two_held(system, Mode.ANSWER_503, "broken device")
     wait_until(lambda: system.store.get(broken).crashes >= 1)
