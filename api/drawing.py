@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.params import PredictionInput
 from shared.errors import InputInvalid
 from shared.jobs import OutputFormat, RenderSpec
-from shared.manifest import Manifest
+from shared.manifest import EXACT, Manifest, Profile
 from shared.prompts import ParsedPrompt
 
 
@@ -25,6 +25,7 @@ def render_spec(
             itself; the field is named.
     """
     render = manifest.render
+    profile = _profile(wanted, manifest)
     angles = tuple(wanted.angles)
     strength, painted, warnings = _guidance(wanted, parsed, manifest)
     if wanted.grout and not any(angles):
@@ -34,7 +35,7 @@ def render_spec(
         prompt=parsed.prompt,
         negative_prompt=negative_prompt,
         seed=seed,
-        num_inference_steps=render.num_inference_steps,
+        num_inference_steps=profile.num_inference_steps or render.num_inference_steps,
         guidance_scale=render.guidance_scale,
         width_px=render.width_px,
         height_px=render.height_px,
@@ -48,6 +49,7 @@ def render_spec(
         angles=angles,
         grout=wanted.grout,
         legend=wanted.legend,
+        guidance_end=profile.guidance_end,
     )
     return spec, warnings
 
@@ -55,6 +57,15 @@ def render_spec(
 def file_format(wanted: PredictionInput) -> OutputFormat:
     """Return the format by its extension: jpeg is jpg."""
     return "jpg" if wanted.output_format == "jpeg" else wanted.output_format
+
+
+def _profile(wanted: PredictionInput, manifest: Manifest) -> Profile:
+    try:
+        return manifest.profile(wanted.profile)
+    except KeyError as error:
+        known = ", ".join((EXACT, *manifest.profiles))
+        detail = f"{manifest.slug} has no profile {wanted.profile!r}; it has {known}"
+        raise InputInvalid(detail, field="input.profile") from error
 
 
 def _guidance(

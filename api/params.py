@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request
 from api.problems import BodyInvalid, InvalidField
 from shared.errors import InputInvalid
 from shared.jobs import Event, Lane
-from shared.manifest import GuidanceMode
+from shared.manifest import EXACT, GuidanceMode
 from shared.prompts import MAX_CHARACTERS
 from shared.wire import PRIORITIES
 
@@ -78,6 +78,11 @@ class PredictionInput(BaseModel):
     grout: StrictBool = Field(False, description="Lay the floor of the views at an angle with joints between the tiles.")
     legend: StrictBool = Field(
         False, description="Add a last picture with a swatch, the ordered and the measured share of each colour."
+    )
+    profile: Annotated[str, Field(max_length=100)] = Field(
+        EXACT,
+        description="Which of the model's ways to draw: exact, its own, or a quicker one that its description lists. The "
+        "same order in another profile is another picture.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from api.params import PredictionInput
-from shared.manifest import Manifest
+from shared.manifest import EXACT, Manifest
 
 OPENAPI_VERSION = "3.0.3"
 REF = "#/components/schemas/{model}"
@@ -32,6 +32,7 @@ def model_schema(manifest: Manifest) -> dict[str, Any]:
     negative = schema["properties"]["negative_prompt"]
     if manifest.prompt.negative_prompt:
         negative["default"] = manifest.prompt.negative_prompt
+    schema["properties"]["profile"]["enum"] = [EXACT, *manifest.profiles]
     return {
         "openapi": OPENAPI_VERSION,
         "info": {"title": manifest.slug, "version": manifest.version[:12]},

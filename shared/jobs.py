@@ -75,6 +75,7 @@ class RenderSpec:
     `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1. With a `strength`, above 0 and at most 1, drawing begins
     not with noise but with a painted tile that is noised that far: `painted` holds its colours as (`#RRGGBB`, percent), and
     `granule_px` is the mean width of its granules. `angles` are the views that are handed out, in degrees from straight above.
+    `guidance_end` is the part of the steps, 0 to 1, that are guided.
     """
 
     prompt: str
@@ -94,6 +95,7 @@ class RenderSpec:
     angles: tuple[int, ...] = (0,)
     grout: bool = False
     legend: bool = False
+    guidance_end: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -101,6 +103,11 @@ class RenderSpec:
         if self.strength is None:
             return self.num_inference_steps
         return min(self.num_inference_steps, max(1, round(self.num_inference_steps * self.strength)))
+
+    @property
+    def guided_steps(self) -> int:
+        """How many of the steps, from the first, classifier-free guidance acts in: at least one."""
+        return max(1, round(self.steps * self.guidance_end))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RenderSpec:

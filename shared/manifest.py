@@ -25,6 +25,8 @@ GuidanceMode = Literal["plain", "guided"]
 """How the model is led to the ordered shares: by the words alone, or by a painted tile that has them."""
 
 HUB_PREFIX = "hub:"
+EXACT = "exact"
+"""The profile that every model has: drawn as its `[render]` says, with nothing left out."""
 
 
 class _Table(BaseModel):
@@ -119,6 +121,18 @@ class Render(_Table):
         return self
 
 
+class Profile(_Table):
+    """Another way to draw than the model's own, for orders that ask for it by name. What is unset is as in `[render]`.
+
+    `guidance_end` is the part of the steps, counted from the first, that are guided; a step without guidance takes half the
+    work. Guidance matters early and hardly late (Kynkäänniemi et al., "Applying guidance in a limited interval improves
+    sample and distribution quality in diffusion models", 2024).
+    """
+
+    num_inference_steps: int | None = Field(None, ge=1, le=200)
+    guidance_end: float = Field(1.0, gt=0, le=1)
+
+
 class Manifest(_Table):
     """One model. `folder` is where the file lies; relative weight paths are looked up there unless a setting says otherwise."""
 
@@ -135,12 +149,23 @@ class Manifest(_Table):
     textual_inversion: TextualInversion | None = None
     prompt: Prompt
     render: Render = Render()
+    profiles: dict[Name, Profile] = {}
     folder: Path = Field(exclude=True)
 
     @property
     def slug(self) -> str:
         """`owner/name`, the way a model is named on the wire."""
         return f"{self.owner}/{self.name}"
+
+    @model_validator(mode="after")
+    def _check_profiles(self) -> Manifest:
+        if EXACT in self.profiles:
+            raise ValueError(f"the profile {EXACT} is what [render] says; give yours another name")
+        return self
+
+    def profile(self, name: str) -> Profile:
+        """Return a profile by its name; `exact` is the model's own way. Raises KeyError."""
+        return Profile() if name == EXACT else self.profiles[name]
 
     @property
     def hub_id(self) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline
+from diffusers.callbacks import SDXLCFGCutoffCallback
 from numpy.typing import NDArray
 
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
@@ -135,13 +136,16 @@ class Pipeline:
     def _denoise(self, spec: RenderSpec, on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
         """Return the finished latents. An exception of `on_step` is put into `stopped` to be known again."""
 
-        def report(sdxl: Any, index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        cutoff = SDXLCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=spec.guided_steps - 1)
+
+        def report(sdxl: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             try:
                 on_step(index + 1, sdxl.num_timesteps)
             except BaseException as error:
                 stopped.append(error)
                 raise
-            return {}
+            kept: dict[str, Any] = cutoff.callback_fn(sdxl, index, timestep, tensors) if tensors else {}
+            return kept
 
         positive = self._encoder.encode(spec.prompt)
         negative = self._encoder.encode_negative(spec.negative_prompt)
@@ -159,6 +163,7 @@ class Pipeline:
             # Noise drawn on the CPU is the same on every device.
             generator=torch.Generator("cpu").manual_seed(spec.seed),
             callback_on_step_end=report,
+            callback_on_step_end_tensor_inputs=cutoff.tensor_inputs if spec.guided_steps < spec.steps else [],
             output_type="latent",
             **start,
         ).images
@@ -241,6 +246,8 @@ def check_spec(spec: RenderSpec) -> None:
         raise InputInvalid(f"at least 1 step is needed, not {spec.num_inference_steps}", field="num_inference_steps")
     if not (math.isfinite(spec.guidance_scale) and spec.guidance_scale >= 0):
         raise InputInvalid(f"the guidance scale must be 0 or more, not {spec.guidance_scale}", field="guidance_scale")
+    if not 0 < spec.guidance_end <= 1:
+        raise InputInvalid(f"guidance must end above 0 and at most at 1, not {spec.guidance_end}", field="guidance_end")
     if spec.strength is not None:
         _check_guide(spec)
     for field, size_px in (("width", spec.width_px), ("height", spec.height_px)):
@@ -269,6 +276,8 @@ def _warm_up_spec(manifest: Manifest) -> RenderSpec:
         height_px=render.height_px,
         output_format="png",
         output_quality=100,
+        # With guidance and without are two shapes of the same work, and both are to be warm.
+        guidance_end=0.5 if any(profile.guidance_end < 1 for profile in manifest.profiles.values()) else 1.0,
     )
 
 
