@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_a_job_goes_the_whole_way(processes: Processes, store: JobStore, celery:
     assert job.step == 5
     lines = job.logs.splitlines()
     assert lines[0] == "Using seed: 42" and lines[-1].startswith("100%|")
+
+
+def test_an_order_for_several_pictures_gets_them_all_with_names_of_their_own(
+    processes: Processes, store: JobStore, celery: Celery, storage: Storage
+) -> None:
+    processes.guardian()
+    render = RenderSpec("50% red, 50% black", None, 42, 5, 7.0, 64, 64, "jpg", 90, num_candidates=2, seamless=True)
+    render = replace(render, angles=(0, 45), legend=True)
+    job_id = store.create(new_spec(render=render, filename="tile.jpg"), body_hash="h", queue_max_jobs=100).job_id
+    enqueue_render(celery, job_id, model=MODEL, lane=Lane.NORMAL)
+    job = ended(store, job_id)
+    assert job.status is Status.SUCCEEDED and job.result is not None
+    assert [output.filename for output in job.result.outputs] == ["tile.jpg", "tile_45deg.jpg", "tile_legend.jpg"]
+    assert sorted(storage.keys(f"outputs/{job.id}/")) == sorted(output.key for output in job.result.outputs)
+    assert (job.result.candidates, job.step) == (2, 10)
+    assert job.result.tile_score == 0 and job.result.seam_score is not None
+    assert "Candidate 2 of 2, seed 43" in job.logs and "Kept seed" in job.logs
 
 
 def test_a_killed_worker_costs_its_job_one_attempt_and_the_next_worker_ends_it(
