@@ -1,4 +1,4 @@
-"""Measures how idle the GPU is while jobs wait: `python -m bench.duty`.
+"""How idle the GPU is while jobs wait: Granule with and without its publisher, beside a plain Celery task.
 
 A model that sleeps 500 ms stands in for the GPU; all else is real: a painted tile of 1024 x 1024 is measured, encoded as PNG
 and uploaded to a real S3 server, and the record is on a real Redis that writes every change to disk. Sixty jobs wait when
@@ -10,24 +10,23 @@ the one worker starts. Three workers in turn, on the same servers:
 
 `duty` is the time spent drawing over the time from the first picture's begin to the last one's end; `of sleep` counts
 only the naps that were asked for as drawing; `gap` is from one picture's end to the next one's begin. `reported` is what
-the worker itself says in its registry entry. Prints a table and writes `bench/results/duty.json`.
+the worker itself says in its registry entry. The exit status is 1 if the duty of the publisher misses 0.98.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+from bench.machine import describe_machine
+from bench.results import Report, Table, percentile, write_report
 from bench.servers import environment, running_servers
 from shared.job_store import JobStore, connect_store
 from shared.jobs import JobSpec, Lane, RenderSpec, new_id
@@ -37,7 +36,6 @@ from shared.settings import REPOSITORY, Settings
 from shared.worker_registry import connect_workers
 from worker.guardian import worker_command
 
-RESULTS = Path(__file__).resolve().parent / "results" / "duty.json"
 APP = "bench.sleeping"
 GOAL = 0.98
 READY_S, JOB_S = 60.0, 10.0
@@ -48,11 +46,10 @@ class Duty:
     """One worker's figures; `reported` is None for a worker that keeps no count."""
 
     worker: str
-    pictures: int
     duty: float
     of_sleep: float
-    gap_p50_ms: float
-    gap_p99_ms: float
+    gap_p50_ms: float | None
+    gap_p99_ms: float | None
     reported: float | None
 
 
@@ -63,13 +60,16 @@ def main() -> int:
     parser.add_argument("--render-ms", type=float, default=500, help="how long the model sleeps (default: %(default)s)")
     parser.add_argument("--appendfsync", choices=("always", "everysec", "no"), default="always", help="Redis's own setting")
     arguments = parser.parse_args()
-    render_s = arguments.render_ms / 1000
+    render_s, machine = arguments.render_ms / 1000, describe_machine()
     with (
         tempfile.TemporaryDirectory(prefix="granule-duty-") as folder,
         running_servers(Path(folder), appendfsync=arguments.appendfsync) as settings,
     ):
         rows = [measure(worker, settings, Path(folder), arguments.jobs, render_s) for worker in WORKERS]
-    _report(rows, arguments)
+    title = f"{arguments.jobs} waiting jobs, {arguments.render_ms:g} ms each, appendfsync {arguments.appendfsync}"
+    columns = ("worker", "duty", "of sleep", "gap p50, ms", "gap p99, ms", "reported")
+    table = Table(title, columns, [astuple(row) for row in rows])
+    write_report(Report("duty", machine, {"conditions": title, "rows": [asdict(row) for row in rows]}, [table]))
     return int(rows[-1].duty < GOAL)
 
 
@@ -93,7 +93,7 @@ def order(store: JobStore, settings: Settings, jobs: int, *, recorded: bool) -> 
     """Put jobs in line, with a record each or as bare messages."""
     celery = make_celery(settings)
     for _ in range(jobs):
-        spec = _spec(settings.model)
+        spec = order_of(settings.model)
         if recorded:
             store.create(spec, body_hash=spec.id, queue_max_jobs=jobs + 1)
         enqueue_render(celery, spec.id, model=settings.model, lane=Lane.NORMAL)
@@ -102,16 +102,15 @@ def order(store: JobStore, settings: Settings, jobs: int, *, recorded: bool) -> 
 
 def summarise(worker: str, times: list[tuple[float, float]], render_s: float, reported: float | None) -> Duty:
     """Reckon the figures from when each picture's drawing began and ended, in seconds."""
-    gaps_ms = sorted(1000 * (begin - end) for (_, end), (begin, _) in zip(times, times[1:], strict=False))
+    gaps_ms = [1000 * (begin - end) for (_, end), (begin, _) in zip(times, times[1:], strict=False)]
     whole_s = times[-1][1] - times[0][0]
     return Duty(
         worker=worker,
-        pictures=len(times),
-        duty=round(sum(end - begin for begin, end in times) / whole_s, 4),
-        of_sleep=round(len(times) * render_s / whole_s, 4),
-        gap_p50_ms=round(gaps_ms[len(gaps_ms) // 2], 1),
-        gap_p99_ms=round(gaps_ms[int(len(gaps_ms) * 0.99)], 1),
-        reported=None if reported is None else round(reported, 4),
+        duty=sum(end - begin for begin, end in times) / whole_s,
+        of_sleep=len(times) * render_s / whole_s,
+        gap_p50_ms=percentile(gaps_ms, 50),
+        gap_p99_ms=percentile(gaps_ms, 99),
+        reported=reported,
     )
 
 
@@ -123,7 +122,8 @@ WORKERS: dict[str, tuple[dict[str, int], bool]] = {
 """Each worker's settings, and whether it is the plain Celery task."""
 
 
-def _spec(model: str) -> JobSpec:
+def order_of(model: str) -> JobSpec:
+    """One order of a tile of three colours, with an id of its own."""
     return JobSpec(
         id=new_id(),
         tenant="bench",
@@ -170,18 +170,6 @@ def _reported(settings: Settings) -> float | None:
     time.sleep(settings.heartbeat_s + 1)
     [info] = connect_workers(settings, connect(settings.redis_url, timeout_s=5)).alive()
     return info.duty
-
-
-def _report(rows: list[Duty], arguments: argparse.Namespace) -> None:
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    head = f"{arguments.jobs} waiting jobs, {arguments.render_ms:g} ms each, appendfsync {arguments.appendfsync}; {machine}"
-    lines = [head, "worker        duty    of sleep   gap p50   gap p99   reported"]
-    for row in rows:
-        figures = f"{row.duty:.4f}  {row.of_sleep:.4f}  {row.gap_p50_ms:6.1f} ms  {row.gap_p99_ms:6.1f} ms"
-        lines.append(f"{row.worker:12}  {figures}   {'-' if row.reported is None else f'{row.reported:.4f}'}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"conditions": head, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
