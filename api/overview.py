@@ -95,6 +95,7 @@ def _worker(worker: WorkerInfo, running: Sequence[Running]) -> WorkerState:
         "state": "idle" if held is None else "busy",
         "prediction": held,
         "silence_s": round(worker.silence_s, 1),
+        "duty": None if worker.duty is None else round(worker.duty, 3),
     }
 
 

@@ -98,7 +98,10 @@ def test_two_tiles_are_compared_and_zoomed_together(keeper: Visitor) -> None:
     viewer = page.get_by_role("dialog")
     expect(viewer.get_by_role("heading", name="Compare · Same seed")).to_be_visible()
     viewer.get_by_role("button", name="Zoom in").click()
-    assert all("scale(1.4)" in style for style in viewer.locator(".stage img").evaluate_all("all => all.map((one) => one.style.transform)"))
+    assert all(
+        "scale(1.4)" in style
+        for style in viewer.locator(".stage img").evaluate_all("all => all.map((one) => one.style.transform)")
+    )
 
 
 def test_chosen_tiles_are_exported_with_their_provenance(keeper: Visitor, tiles: dict[str, str]) -> None:

@@ -26,7 +26,9 @@ def order(page: Page) -> None:
 
 def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) -> None:
     weights: list[int] = []
-    visitor.page.on("requestfinished", lambda request: weights.append(len(request.response().body())) if "/assets/" in request.url else None)  # type: ignore[union-attr]
+    visitor.page.on(
+        "requestfinished", lambda request: weights.append(len(request.response().body())) if "/assets/" in request.url else None
+    )  # type: ignore[union-attr]
     page = visitor.open()
     order(page)
     card = page.locator(".card").first
@@ -100,7 +102,9 @@ def test_sliders_locks_and_swatches_always_make_a_hundred(visitor: Visitor) -> N
     page.keyboard.press("ArrowRight")
     assert sum(values()) == 100
     written = page.get_by_label("As text").input_value()
-    assert written == ", ".join(f"{value:g}% {name}" for value, name in zip(values(), ["black", "pearl", "sky blue"], strict=True))
+    assert written == ", ".join(
+        f"{value:g}% {name}" for value, name in zip(values(), ["black", "pearl", "sky blue"], strict=True)
+    )
 
 
 PROMPTS = [

@@ -49,7 +49,6 @@ def test_both_languages_have_all_words(visitor: Visitor) -> None:
         }"""
     )
     english, russian = set(keys[0]), set(keys[1])
-    # A language is called by its own name in every language.
     assert english == russian and keys[2] == keys[3]
 
 
@@ -98,7 +97,7 @@ def test_axe_finds_nothing(browser: Browser, server: Server, axe: str, scheme: s
         page.get_by_text("More options").click()
         assert complaints(page, axe) == []
         page.get_by_label("As text").fill("50% red, 40% blak")
-        expect(page.locator(".remark.wrong")).to_be_visible()
+        expect(page.locator(".mix-editor .remark.wrong")).to_be_visible()
         assert complaints(page, axe) == []
         page.get_by_role("button", name="Presets and batch").click()
         expect(page.get_by_role("dialog")).to_be_visible()
@@ -139,10 +138,10 @@ def test_a_token_is_asked_for_checked_and_forgotten_with_the_tab(browser: Browse
         visitor.expected = ("401", "403")
         page = visitor.page
         page.goto(visitor.url)
-        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("textbox", name="Token").fill("wrong")
         page.get_by_role("button", name="Use this token").click()
         expect(page.get_by_text("The server does not know this token.")).to_be_visible()
-        page.get_by_label("Token").fill("shop-secret")
+        page.get_by_role("textbox", name="Token").fill("shop-secret")
         page.get_by_role("button", name="Use this token").click()
         page.get_by_role("button", name="Render tile").click()
         expect(page.locator(".card").first).to_have_attribute("data-standing", "succeeded")
@@ -150,7 +149,7 @@ def test_a_token_is_asked_for_checked_and_forgotten_with_the_tab(browser: Browse
         page.goto(f"{visitor.url}/ops")
         expect(page.get_by_text("it wants a token with the scope admin")).to_be_visible()
         page.get_by_role("button", name="Forget token").click()
-        page.get_by_label("Token").fill("chief-secret")
+        page.get_by_role("textbox", name="Token").fill("chief-secret")
         page.get_by_role("button", name="Use this token").click()
         expect(page.get_by_role("heading", name="Workers")).to_be_visible()
 

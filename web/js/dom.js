@@ -49,6 +49,7 @@ const STROKES = {
   plus: "M12 5v14M5 12h14",
   search: "M11 5a6 6 0 1 0 0 12 6 6 0 0 0 0-12zM15.5 15.5L20 20",
   theme: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",
+  shuffle: "M4 7h3l10 10h3M4 17h3l3-3M14 10l3-3h3M18 4.5L20.5 7 18 9.5M18 14.5l2.5 2.5-2.5 2.5",
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
   unlock: "M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 6.7-1.4",
   warning: "M12 4l9 16H3zM12 10v4M12 17h.01",

@@ -5,10 +5,14 @@ import { h, fill, icon, iconButton } from "./dom.js";
 import { knows, lang, t } from "./i18n.js";
 
 const SEED_MAX = 2 ** 32 - 1;
+/** Fields that need no explanation. */
+const PLAIN = ["output_format"];
 /** What stands in front, in this order; the rest follows under "more options". */
-const FIRST = ["seed", "output_format", "seamless"];
+const FIRST = ["seed", "output_format", "guidance_mode", "num_candidates"];
 const ELSEWHERE = ["prompt"];
 const SAME_AS_ANOTHER = { output_format: ["jpeg"] };
+/** Whole numbers of so few values are shown as a choice. */
+const CHOICE_MAX = 6;
 
 /** A random seed as the server would choose it. */
 export function newSeed() {
@@ -22,6 +26,11 @@ function label(name, schema) {
 function hint(name, schema) {
   if (knows(`field.${name}.hint`)) return t(`field.${name}.hint`);
   return lang === "en" ? (schema.description ?? "") : "";
+}
+
+function optionLabel(name, option) {
+  if (option === undefined) return t("field.unset");
+  return knows(`field.${name}.${option}`) ? t(`field.${name}.${option}`) : String(option);
 }
 
 /** Follow a reference inside a model's document. */
@@ -92,9 +101,14 @@ export class Fields {
 
   build(name, schema) {
     if (name === "seed") return this.seed(schema);
-    if (schema.enum) return this.choice(name, schema);
+    if (schema.enum) return this.choice(name, schema, schema.enum);
     if (schema.type === "boolean") return this.flag(name, schema);
+    if (schema.type === "integer" && schema.maximum - schema.minimum < CHOICE_MAX) {
+      const { minimum, maximum } = schema;
+      return this.choice(name, schema, Array.from({ length: maximum - minimum + 1 }, (_, at) => minimum + at));
+    }
     if (schema.type === "integer" || schema.type === "number") return this.amount(name, schema);
+    if (schema.type === "array" && ["integer", "number"].includes(schema.items?.type)) return this.series(name, schema);
     if (schema.type === "string") return this.words(name, schema);
     return null;
   }
@@ -142,25 +156,26 @@ export class Fields {
     };
   }
 
-  choice(name, schema) {
-    const options = schema.enum.filter((option) => !SAME_AS_ANOTHER[name]?.includes(option));
+  choice(name, schema, values) {
+    const options = values.filter((option) => !SAME_AS_ANOTHER[name]?.includes(option));
+    if (schema.nullable) options.unshift(undefined);
     const watchers = [];
     const radios = options.map((option, at) => h("input", {
-      type: "radio", name: `field-${name}`, id: `field-${name}-${at}`, value: String(option), checked: option === schema.default,
+      type: "radio", name: `field-${name}`, id: `field-${name}-${at}`, checked: option === (schema.default ?? undefined),
       on: { change: () => { watchers.forEach((watcher) => watcher()); this.onChange(); } },
     }));
     const group = h("div", { class: "segments", role: "radiogroup", "aria-labelledby": `field-${name}-label` },
-      radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: String(options[at]) })]));
+      radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: optionLabel(name, options[at]) })]));
     const error = h("p", { class: "remark wrong", hidden: true });
     const about = hint(name, schema);
     const element = h("div", { class: "field" }, h("span", { class: "label", id: `field-${name}-label`, text: label(name, schema) }), group,
-      about && !knows(`field.${name}`) ? h("p", { class: "hint", text: about }) : null, error);
+      about && !PLAIN.includes(name) ? h("p", { class: "hint", text: about }) : null, error);
     return {
       element,
       complain: (text) => { error.hidden = !text; error.textContent = text; },
       watch: (watcher) => watchers.push(watcher),
       get: () => options[radios.findIndex((radio) => radio.checked)],
-      set: (value) => radios.forEach((radio) => { radio.checked = radio.value === String(value); }),
+      set: (value) => radios.forEach((radio, at) => { radio.checked = options[at] === (value ?? undefined); }),
     };
   }
 
@@ -171,7 +186,8 @@ export class Fields {
     const element = h("div", { class: "field flag" }, box, h("label", { htmlFor: id }, h("span", { class: "label", text: label(name, schema) }), h("span", { class: "hint", text: hint(name, schema) })), error);
     return {
       element, complain: (text) => { error.hidden = !text; error.textContent = text; },
-      get: () => box.checked, set: (value) => { box.checked = value === true; },
+      // Off is "the model's own" where a model has a word in it.
+      get: () => (box.checked || !schema.nullable ? box.checked : undefined), set: (value) => { box.checked = value === true; },
     };
   }
 
@@ -184,6 +200,19 @@ export class Fields {
       ...this.frame(name, schema, input),
       get: () => (input.value === "" ? undefined : Number(input.value)),
       set: (value) => { input.value = value ?? ""; },
+    };
+  }
+
+  /** Numbers with commas between them. */
+  series(name, schema) {
+    const input = h("input", { type: "text", id: `field-${name}`, inputMode: "numeric", value: (schema.default ?? []).join(", "), on: { change: this.onChange } });
+    return {
+      ...this.frame(name, schema, input),
+      get: () => {
+        const written = input.value.split(/[\s,;]+/).filter(Boolean);
+        return written.length ? written.map(Number) : undefined;
+      },
+      set: (value) => { input.value = (value ?? []).join(", "); },
     };
   }
 

@@ -34,16 +34,14 @@ export class Gallery {
 
   filters() {
     const apply = () => this.apply();
-    const options = (values, label) => [h("option", { value: "", text: t("tiles.any") }), ...values.map((value) => h("option", { value, text: label(value) }))];
+    const choice = (name, values) => h("select", { "aria-label": t(name), on: { change: apply } },
+      h("option", { value: "", text: `${t(name)}: ${t("tiles.any")}` }), values.map(([value, text]) => h("option", { value, text })));
     this.search = h("input", { type: "search", placeholder: t("tiles.search"), "aria-label": t("tiles.search"), on: { input: settled(apply, 150) } });
-    this.status = h("select", { "aria-label": t("tiles.status"), on: { change: apply } }, options(STATUSES, (status) => t(`status.${status}`)));
-    this.color = h("select", { "aria-label": t("tiles.color"), on: { change: apply } }, options(this.palettes.main.sorted(), (color) => color.label));
-    [...this.color.options].slice(1).forEach((option, at) => { option.value = this.palettes.main.sorted()[at].name; option.text = this.palettes.main.sorted()[at].label; });
-    this.model = h("select", { "aria-label": t("tiles.model"), on: { change: apply }, hidden: this.palettes.slugs.length < 2 }, options(this.palettes.slugs, (slug) => slug));
-    const labelled = (name, control) => h("label", { class: "filter", hidden: control.hidden }, h("span", { text: t(name) }), control);
-    return h("div", { class: "filters" },
-      h("div", { class: "search" }, icon("search"), this.search),
-      labelled("tiles.status", this.status), labelled("tiles.color", this.color), labelled("tiles.model", this.model));
+    this.status = choice("tiles.status", STATUSES.map((status) => [status, t(`status.${status}`)]));
+    this.color = choice("tiles.color", this.palettes.main.sorted().map((color) => [color.name, color.label]));
+    this.model = choice("tiles.model", this.palettes.slugs.map((slug) => [slug, slug]));
+    this.model.hidden = this.palettes.slugs.length < 2;
+    return h("div", { class: "filters" }, h("div", { class: "search" }, icon("search"), this.search), this.status, this.color, this.model);
   }
 
   get filtered() {

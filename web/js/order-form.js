@@ -48,7 +48,7 @@ export class OrderForm {
         this.front,
         h("details", { class: "more" }, h("summary", { text: t("order.more") }), this.rest)),
       h("div", { class: "order-foot" }, this.status, h("div", { class: "order-actions" },
-        button([icon("dice")], () => this.surprise(), { class: "button big", title: t("order.random"), "aria-label": t("order.random") }), this.submit)));
+        button([icon("shuffle")], () => this.surprise(), { class: "button big", title: t("order.random"), "aria-label": t("order.random") }), this.submit)));
     this.submit.textContent = t("order.submit");
   }
 

@@ -71,7 +71,7 @@ export class Viewer {
   showStrip(pictures, name) {
     this.strip.hidden = pictures.length < 2;
     fill(this.strip, pictures.map((address, at) => h("button", {
-      type: "button", "aria-label": t("look.candidate", at + 1), "aria-pressed": String(at === this.picture),
+      type: "button", "aria-label": pictureLabel(this.prediction, at), title: pictureLabel(this.prediction, at), "aria-pressed": String(at === this.picture),
       on: { click: () => { this.picture = at; this.stage.show(address, name); this.showStrip(pictures, name); this.update(this.prediction); } },
     }, h("img", { src: address, alt: "" }))));
   }
@@ -152,4 +152,10 @@ export class Viewer {
     fill(this.element);
     history.replaceState(null, "", location.pathname);
   }
+}
+
+/** What one of several pictures shows: the camera's angle where the order named some. */
+function pictureLabel({ input }, at) {
+  const angle = input.angles?.[at];
+  return angle === undefined ? t("look.candidate", at + 1) : `${angle}°`;
 }
