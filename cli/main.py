@@ -12,9 +12,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
-from cli.client import ApiRefused
-from cli.screen import Screen
 from shared.errors import GranuleError, InputInvalid, SettingsInvalid
+
+INSTALL = "is not installed; run pip install '.[local]' where Granule lies, or ./granule there, which does it by itself"
+try:
+    from cli.client import ApiRefused
+    from cli.screen import Screen
+except ModuleNotFoundError as error:  # services are installed without what only people need
+    raise SystemExit(f"granule: {error.name} {INSTALL}") from error
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 UNAUTHORIZED, UNPROCESSABLE = 401, 422
@@ -49,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = _choose(words)
-    command = cast(Command, importlib.import_module(f"cli.{name}"))
+    try:
+        command = cast(Command, importlib.import_module(f"cli.{name}"))
+    except ModuleNotFoundError as error:
+        Screen().failure(f"{error.name} {INSTALL}")
+        return FAILED
     parser = argparse.ArgumentParser(prog=f"granule {name}", description=_sentence(COMMANDS[name]))
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])

@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,6 +58,14 @@ def test_a_wrong_command_line_is_status_2(words: list[str], capsys: pytest.Captu
         main(words)
     assert ended.value.code == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("missing", "words"), [("rich", ["jobs"]), ("psutil", ["doctor"])])
+def test_a_package_that_is_not_installed_is_named(missing: str, words: list[str]) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from cli.main import main; sys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"granule: {missing}") and "pip install '.[local]'" in done.stderr
 
 
 def test_where_nothing_answers_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
