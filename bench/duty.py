@@ -28,8 +28,9 @@ from pathlib import Path
 from bench.machine import describe_machine
 from bench.results import Report, Table, percentile, write_report
 from bench.servers import environment, running_servers
+from bench.tiles import order_of
 from shared.job_store import JobStore, connect_store
-from shared.jobs import JobSpec, Lane, RenderSpec, new_id
+from shared.jobs import Lane
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
 from shared.settings import REPOSITORY, Settings
@@ -120,24 +121,6 @@ WORKERS: dict[str, tuple[dict[str, int], bool]] = {
     "publisher": ({}, False),
 }
 """Each worker's settings, and whether it is the plain Celery task."""
-
-
-def order_of(model: str) -> JobSpec:
-    """One order of a tile of three colours, with an id of its own."""
-    return JobSpec(
-        id=new_id(),
-        tenant="bench",
-        model=model,
-        version="0" * 64,
-        lane=Lane.NORMAL,
-        input={"prompt": "50% red, 30% black, 20% pearl"},
-        render=RenderSpec("50% red, 30% black, 20% pearl", None, 1, 20, 7.0, 1024, 1024, "png", 90),
-        mix=[("red", 50.0), ("black", 30.0), ("pearl", 20.0)],
-        warnings=[],
-        base_url="http://127.0.0.1",
-        file_token=new_id(),
-        filename="tile.png",
-    )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def traffic(workers: int, *ages_s: float, mean_s: float | None = 10.0) -> Traffi
         (2, traffic(2, 4), 20),
         (3, traffic(2, 4), 26),
         (0, traffic(1, 60), 10),  # one that should have ended long ago is taken to end now
-        (0, traffic(1, 2, 5), 15),  # more jobs run than workers show themselves
+        (0, traffic(1, 2, 5), 18),  # the job begun first is drawn already, and only published
         (10_000, traffic(2), 50_010),
     ],
 )
