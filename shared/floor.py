@@ -10,7 +10,7 @@ from typing import cast
 from redis import Redis
 
 from shared.job_reader import JobReader
-from shared.jobs import Lane, Status
+from shared.jobs import Lane, RenderSpec, Status
 from shared.redis_client import answering
 from shared.settings import Settings
 
@@ -152,7 +152,7 @@ def _running(job_id: str, model: str, fields: Sequence[str | None]) -> Running |
     tenant, worker, started_ms, step, spec = fields
     if worker is None or started_ms is None or spec is None:
         return None  # it ended between the two questions
-    steps = json.loads(spec)["render"]["num_inference_steps"]
+    steps = RenderSpec.from_dict(json.loads(spec)["render"]).total_steps
     return Running(job_id, tenant or "", model, worker, int(started_ms), int(step or 0), steps)
 
 

@@ -109,13 +109,16 @@ class RenderSpec:
         """How many of the steps, from the first, classifier-free guidance acts in: at least one."""
         return max(1, round(self.steps * self.guidance_end))
 
+    @property
+    def total_steps(self) -> int:
+        """The steps of all candidates; fewer are made when one of the first is good enough."""
+        return self.steps * self.num_candidates
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RenderSpec:
         """Read back what `asdict` made and JSON kept. Fields that are not there have their defaults."""
-        listed = {name: tuple(data[name]) for name in ("angles",) if name in data}
-        if "painted" in data:
-            listed["painted"] = tuple((srgb, share) for srgb, share in data["painted"])
-        return cls(**{**data, **listed})
+        painted = tuple((srgb, share) for srgb, share in data.get("painted", ()))
+        return cls(**{**data, "painted": painted, "angles": tuple(data.get("angles", (0,)))})
 
 
 @dataclass(frozen=True, slots=True)

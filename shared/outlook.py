@@ -46,7 +46,7 @@ def outlook(job: Job, queue_position: int | None, traffic: Traffic) -> Outlook:
 
 def _left_ms(job: Job, mean_ms: int, now_ms: int) -> float:
     """A job that is slower than the mean is judged by the steps that it still has to do."""
-    undone = 1 - min(1.0, job.step / job.spec.render.num_inference_steps)
+    undone = 1 - min(1.0, job.step / job.spec.render.total_steps)
     elapsed_ms = now_ms - (job.started_ms or now_ms)
     return max(mean_ms - elapsed_ms, mean_ms * undone)
 

@@ -249,6 +249,6 @@ def _metrics(job: Job) -> Metrics:
 
 
 def _progress(job: Job) -> Progress:
-    steps = job.spec.render.steps * job.spec.render.num_candidates
+    steps = job.spec.render.total_steps
     step = steps if job.status is Status.SUCCEEDED else min(job.step, steps)
     return {"step": step, "steps": steps, "fraction": round(step / steps, 4)}

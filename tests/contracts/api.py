@@ -100,12 +100,12 @@ class PredictionsContract(ApiContract):
     def test_the_life_of_a_prediction(self, client: FlaskClient, store: JobStore) -> None:
         job_id = self.order(client).json["id"]
         fence = self.claim(store, job_id)
-        store.renew(job_id, fence, step=5, log=" 25%|##5       | 5/20 [00:01<00:03,  4.00it/s]\n")
+        store.renew(job_id, fence, step=2, log=" 25%|##5       | 5/20 [00:01<00:03,  4.00it/s]\n")
         running = client.get(f"/v1/predictions/{job_id}").json
         official = OfficialPrediction(**running)
         assert (official.status, official.progress.percentage, official.progress.current) == ("processing", 0.25, 5)
-        steps = store.get(job_id).spec.render.num_inference_steps
-        assert running["progress"] == {"step": 5, "steps": steps, "fraction": pytest.approx(5 / steps, abs=1e-4)}
+        steps = store.get(job_id).spec.render.steps
+        assert running["progress"] == {"step": 2, "steps": steps, "fraction": pytest.approx(2 / steps, abs=1e-4)}
         assert (running["queue_position"], running["attempts"]) == (None, 1)
         store.succeed(job_id, fence, new_result())
         done = client.get(f"/v1/predictions/{job_id}").json

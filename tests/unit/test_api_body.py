@@ -92,8 +92,8 @@ def test_unknown_keys_inside_the_input_are_passed_over_and_echoed(client: FlaskC
     created = client.post("/v1/predictions", json=body(input=given))
     assert created.status_code == 201
     assert created.json["input"] == given
-    manifest = load_catalog(Settings().models_dir).by_slug(MODEL)
-    assert created.json["progress"]["steps"] == manifest.render.num_inference_steps
+    render = load_catalog(Settings().models_dir).by_slug(MODEL).render
+    assert created.json["progress"]["steps"] == round(render.num_inference_steps * render.strength)
 
 
 @pytest.mark.parametrize(
