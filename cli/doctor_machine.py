@@ -116,7 +116,7 @@ def check_resources(settings: Settings) -> Iterator[Finding]:
     free = psutil.virtual_memory().available
     if free < MEMORY_WARNING_BYTES:
         yield warning(
-            "memory", f"{free / GB:.1f} GB free; a worker that draws mini takes about 2", "end something, or add memory"
+            "memory", f"{free / GB:.1f} GB free; a worker that draws mini takes about 2", "end something, or add some"
         )
     else:
         yield ok("memory", f"{free / GB:.1f} GB free")

@@ -6,6 +6,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from cli.child import ChildFailed, ask
 from cli.findings import Finding, note, ok, warning, wrong
 from shared.errors import GranuleError, ManifestInvalid, ModelUnknown
@@ -13,6 +15,10 @@ from shared.manifest import Manifest, load_catalog
 from shared.settings import Settings
 
 VERDICT_TIMEOUT_S = 1800.0
+GB = 1_000_000_000
+BYTES_OF_FLOAT32 = 4
+PROCESS_BYTES = 1_200_000_000
+"""What a worker takes beside the weights: torch and the libraries."""
 READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -51,6 +57,16 @@ def _check_files(manifest: Manifest) -> Iterator[Finding]:
             yield wrong("weights", verdict["refusal"], "docs/models.md lists every such error with its cure")
         else:
             yield ok("weights", f"{name} loads; sha256 {verdict['facts']['sha256'][:16]}...")
+        if "parameters" in verdict["facts"]:
+            yield from _check_memory(verdict["facts"]["parameters"])
+
+
+def _check_memory(parameters: int) -> Iterator[Finding]:
+    """A base is loaded in float32 before it is cast and moved; a worker that meets its end there says nothing."""
+    needed, free = BYTES_OF_FLOAT32 * parameters + PROCESS_BYTES, psutil.virtual_memory().available
+    if free < needed:
+        detail = f"a worker takes about {needed / GB:.0f} GB while it loads, and {free / GB:.0f} GB are free"
+        yield warning("memory", detail, "end something, add memory or swap, and start workers one after the other")
 
 
 def _check_modes(manifest: Manifest, settings: Settings) -> Iterator[Finding]:

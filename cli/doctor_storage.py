@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.findings import Finding, ok, warning, wrong
+from infra.local.s3_server import s3_client
 from shared.errors import GranuleError
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
@@ -20,6 +22,7 @@ PROBE_PREFIX = "doctor/"
 PROBE_BYTES = 4096
 CLOCK_WARNING_S, CLOCK_WRONG_S = 60.0, 600.0
 TIMEOUT_S = 10.0
+DAY_S = 86_400
 
 CURES = {
     "NoSuchBucket": "make it, or correct GRANULE_S3_BUCKET",
@@ -47,6 +50,7 @@ def check_storage(settings: Settings) -> Iterator[Finding]:
         storage.keys(PROBE_PREFIX)
         yield ok(SUBJECT, f"{place} can be listed")
         yield _check_object(storage)
+        yield from _check_rules(settings)
     except GranuleError as error:
         code = _code_of(error)
         yield wrong(SUBJECT, f"{place}: {error.detail}", CURES.get(code, "start it, or correct S3_ENDPOINT_URL and the keys"))
@@ -67,6 +71,22 @@ def _check_object(storage: Storage) -> Finding:
         return wrong(SUBJECT, "an object reads otherwise than it was written", "look for a proxy or cache between")
     took_ms = (time.perf_counter() - started_s) * 1000
     return ok(SUBJECT, f"an object was written, read, read in part and removed in {took_ms:.0f} ms")
+
+
+def _check_rules(settings: Settings) -> Iterator[Finding]:
+    """Look for rules of the bucket that remove pictures before Granule does."""
+    keys = settings.s3_access_key_id, settings.s3_secret_access_key
+    key_id, secret = (key.get_secret_value() if key else None for key in keys)
+    try:
+        with closing(s3_client(settings.s3_endpoint_url, key_id, secret, settings.s3_region)) as client:
+            rules = client.get_bucket_lifecycle_configuration(Bucket=settings.s3_bucket)["Rules"]
+    except (ClientError, BotoCoreError):
+        return  # there are none, or this key may not see them
+    for rule in rules:
+        days = rule.get("Expiration", {}).get("Days")
+        if rule["Status"] == "Enabled" and days is not None and days * DAY_S < settings.retention_s:
+            detail = f"a rule of the bucket removes objects after {days} days; GRANULE_RETENTION_S keeps them for longer"
+            yield warning(SUBJECT, detail, f"remove the rule, or give it more than {settings.retention_s / DAY_S:.0f} days")
 
 
 def _check_clock(settings: Settings) -> Iterator[Finding]:

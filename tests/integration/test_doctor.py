@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from cli.doctor_redis import check_redis
 from cli.doctor_storage import check_storage
 from cli.findings import Finding, Level
 from infra.local.redis_server import RedisServer
+from infra.local.s3_server import S3Server
 from shared.settings import Settings
 from shared.storage import connect_storage
 from tests.integration.conftest import S3Location
@@ -67,6 +69,17 @@ def test_a_storage_that_is_well_is_left_as_it_was(s3: S3Location) -> None:
     settings = s3.settings(Settings())
     assert bad(check_storage(settings)) == []
     assert connect_storage(settings).keys("") == []
+
+
+def test_a_bucket_that_removes_pictures_too_early(s3: S3Location, s3_server: S3Server) -> None:
+    rule: dict[str, Any] = {"ID": "early", "Status": "Enabled", "Filter": {"Prefix": "outputs/"}, "Expiration": {"Days": 7}}
+    client = s3_server.client()
+    client.put_bucket_lifecycle_configuration(Bucket=s3.bucket, LifecycleConfiguration={"Rules": [rule]})  # type: ignore[typeddict-item]
+    [complaint] = bad(check_storage(s3.settings(Settings(retention_s=8 * 86_400))))
+    assert "removes objects after 7 days" in complaint and "more than 8 days" in complaint
+    assert bad(check_storage(s3.settings(Settings(retention_s=6 * 86_400)))) == []
+    client.delete_bucket_lifecycle(Bucket=s3.bucket)
+    client.close()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import child, doctor_machine
+from cli import child, doctor_machine, doctor_models
 from cli.child import ChildFailed
 from cli.doctor_local import check_brought, names_redis, names_storage, with_local_servers
 from cli.doctor_machine import check_resources, check_torch
@@ -97,6 +97,13 @@ def test_weights_are_judged_by_the_loader(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("GRANULE_WEIGHTS_DIR", str(tmp_path))
     [complaint] = bad(check_models(Settings(weights_dir=tmp_path), digests=True))
     assert complaint.startswith(f"wrong: {lora} ")
+
+
+def test_a_base_that_will_not_fit_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = {"path": "/srv/base", "refusal": None, "facts": {"sha256": "0" * 64, "parameters": 10**15}}
+    monkeypatch.setattr(doctor_models, "ask", lambda *_, **__: [verdict])
+    [complaint] = bad(check_models(Settings(), digests=True))
+    assert complaint.startswith("warning: a worker takes about 4000001 GB while it loads")
 
 
 @pytest.mark.parametrize(
