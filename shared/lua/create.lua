@@ -62,7 +62,8 @@ end
 local replayed = redis.call('HGET', recent, 'refused_id') == id
 local before, at_ms, window_ms
 if not replayed then before, at_ms, window_ms = earlier() end
-if before and now - tonumber(at_ms) <= window_ms then
+-- Without a window none is one, not even when the clock was set back since.
+if before and window_ms >= 0 and now - tonumber(at_ms) <= window_ms then
   local found = redis.call('HMGET', prefix .. 'job:' .. before, 'status', 'data_removed')
   local voided = found[2] or found[1] == 'failed' or found[1] == 'canceled'
   if found[1] and not voided then return answer('same', before) end

@@ -94,6 +94,12 @@ class JobStoreContract:
         with pytest.raises(IdempotencyConflict):
             store.create(replace(spec, tenant="other"), body_hash="h", queue_max_jobs=100)
 
+    def test_a_clock_that_was_set_back_makes_no_order_a_repeat(self, store: JobStore, redis: Redis) -> None:
+        self.submit(store)
+        [recent] = redis.keys("test:recent:*")
+        redis.hincrby(recent, "at_ms", 60_000)
+        assert store.create(new_spec(), body_hash="h", queue_max_jobs=100).is_new
+
     def test_twenty_creates_at_once_with_one_key_make_one_job(self, store: JobStore) -> None:
         ids: list[str] = []
 

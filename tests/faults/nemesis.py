@@ -20,7 +20,7 @@ from tests.faults.history import Violation, check
 from tests.faults.proxy import Mode, script_sha
 from tests.faults.system import System
 
-SCRIPTS = ("create", "claim", "renew", "finish", "expire", "release")
+SCRIPTS = ("create", "claim", "claim_next", "renew", "finish", "expire", "release")
 SPECIAL = ("poison", "broken device")
 DRAIN_MAX_S = 180.0
 

@@ -332,7 +332,8 @@ class StoreMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    with connect(redis_url, timeout_s=5) as client:
+    # A call that takes longer is sent a second time by itself, and the model knows nothing of that.
+    with connect(redis_url, timeout_s=120) as client:
         yield client
 
 
