@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from shared.errors import PromptInvalid
 from shared.manifest import load_catalog
@@ -26,9 +26,13 @@ def order(page: Page) -> None:
 
 def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) -> None:
     weights: list[int] = []
-    visitor.page.on(
-        "requestfinished", lambda request: weights.append(len(request.response().body())) if "/assets/" in request.url else None
-    )  # type: ignore[union-attr]
+
+    def weigh(request: Request) -> None:
+        response = request.response()
+        if response is not None and "/assets/" in request.url:
+            weights.append(len(response.body()))
+
+    visitor.page.on("requestfinished", weigh)
     page = visitor.open()
     order(page)
     card = page.locator(".card").first
@@ -102,14 +106,14 @@ def test_sliders_locks_and_swatches_always_make_a_hundred(visitor: Visitor) -> N
     page.keyboard.press("ArrowRight")
     assert sum(values()) == 100
     written = page.get_by_label("As text").input_value()
-    assert written == ", ".join(
-        f"{value:g}% {name}" for value, name in zip(values(), ["black", "pearl", "sky blue"], strict=True)
-    )
+    named = zip(values(), ["black", "pearl", "sky blue"], strict=True)
+    assert written == ", ".join(f"{value:g}% {name}" for value, name in named)
 
 
 PROMPTS = [
-    "50% red, 30% black, 20% pearl", "12,5% red,87,5% blue", "５０％ red; 50 % BLACK", "красная", "50% красного, 50% тёмно-синий",
-    "33.3% red, 33.3% blue, 33.3% white", "33% red, 33% blue, 33% white", "50% red, 50% RED", "0% red, 100% black", "150% red",
+    "50% red, 30% black, 20% pearl", "12,5% red,87,5% blue", "５０％ red; 50 % BLACK", "красная",
+    "50% красного, 50% тёмно-синий", "33.3% red, 33.3% blue, 33.3% white", "33% red, 33% blue, 33% white",
+    "50% red, 50% RED", "0% red, 100% black", "150% red",
     "50%", "50% red 50% black", "", " , ; ", "70% DKGREEN, 30% dark_gray", "top view, 100% sand", "-5% red, 105% black",
 ]  # fmt: skip
 

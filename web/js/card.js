@@ -54,8 +54,8 @@ export class Card {
     const error = prediction.color_error;
     const measured = standing === "succeeded" && error !== null
       ? h("span", { class: `grade ${grade(error)}`, title: t("look.errorHint"), text: `Δ ${percent(Math.round(error * 1000) / 10)}` }) : null;
-    const word = standing === "succeeded" ? moment(prediction.completed_at) : t(`status.${standing}`);
-    fill(this.state, h("span", { class: `standing ${standing}`, text: word }), live ? h("span", { text: outlookOf(prediction) }) : measured);
+    const word = standing === "succeeded" ? moment(prediction.completed_at) : (live && outlookOf(prediction)) || t(`status.${standing}`);
+    fill(this.state, h("span", { class: `standing ${standing}`, text: word }), measured);
   }
 
   showProgress() {
@@ -78,7 +78,9 @@ export class Card {
       return;
     }
     const image = h("img", { alt: "", loading: "lazy", decoding: "async", class: "arriving" });
-    image.addEventListener("load", () => { image.classList.remove("arriving"); sketch.remove(); });
+    // The sketch stays until the picture can be painted: a large one takes a while to decode after it has come.
+    image.addEventListener("load", () => image.decode().catch(() => {}).then(() => image.classList.remove("arriving")));
+    image.addEventListener("transitionend", () => sketch.remove());
     image.addEventListener("error", () => this.element.classList.add("broken"));
     image.src = address;
     fill(this.picture, sketch, image);

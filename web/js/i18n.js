@@ -30,7 +30,7 @@ export function number(value) {
 }
 
 export function percent(value) {
-  return lang === "ru" ? `${numbers.format(value)} %` : `${numbers.format(value)}%`;
+  return lang === "ru" ? `${numbers.format(value)}\u00a0%` : `${numbers.format(value)}%`;
 }
 
 /** A time of day where it was today, else day and time. */

@@ -40,14 +40,14 @@ export class Presets {
       for (const { box, text } of items) { box.checked = on; this.tick(text, on); }
     }, { class: "button small quiet" });
     const title = name === "solos" ? t("presets.solos", mixes.length) : t(`presets.${name}`);
-    return h("fieldset", { class: "recipes" }, h("legend", { text: title }), all, h("div", { class: "recipe-list" }, items.map(({ element }) => element)));
+    return h("fieldset", { class: "recipes" }, h("legend", {}, title, all), h("div", { class: "recipe-list" }, items.map(({ element }) => element)));
   }
 
   item(parts) {
     const text = writeMix(parts, this.palette);
     const label = parts.map((part) => (parts.length > 1 ? `${percent(part.share)} ${part.color.label}` : part.color.label)).join(", ");
     const box = h("input", { type: "checkbox", on: { change: () => this.tick(text, box.checked) } });
-    const load = iconButton("back", `${t("presets.load")}: ${label}`, () => { this.form.editor.setText(text); this.element.close(); });
+    const load = iconButton("into", `${t("presets.load")}: ${label}`, () => { this.form.editor.setText(text); this.element.close(); });
     const stripe = h("span", { class: "recipe-stripe", "aria-hidden": "true" }, parts.map((part) => h("i", { vars: { "--share": String(Math.max(part.share, 4)), "--color": part.color.srgb } })));
     return { box, text, element: h("div", { class: "recipe" }, h("label", {}, box, stripe, h("span", { text: label })), load) };
   }
