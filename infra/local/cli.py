@@ -1,4 +1,4 @@
-"""The `granule` command: what `./granule` runs once everything is installed."""
+"""The commands of the local stack, `granule up` and `granule demo`: what `./granule` runs once everything is installed."""
 
 from __future__ import annotations
 
