@@ -74,6 +74,7 @@ class PredictionInput(BaseModel):
         description="Camera angles in degrees from straight above. 0 is the tile itself, all others a floor of such tiles. "
         "One picture each, in this order; with more than one the output is a list.",
         examples=[[0, 30, 60]],
+        json_schema_extra={"uniqueItems": True},
     )
     grout: StrictBool = Field(False, description="Lay the floor of the views at an angle with joints between the tiles.")
     legend: StrictBool = Field(

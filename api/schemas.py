@@ -14,7 +14,8 @@ OPENAPI_VERSION = "3.0.3"
 REF = "#/components/schemas/{model}"
 
 OUTPUT_SCHEMA: dict[str, Any] = {"title": "Output", "type": "string", "format": "uri"}
-"""One picture's address. A list here would make the official Python client hand out an iterator."""
+"""One picture's address, as of every order that asks for one. A list here would make the official Python client hand out an
+iterator for those too."""
 
 
 def schemas_of(types: Iterable[Any]) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def schemas_of(types: Iterable[Any]) -> dict[str, Any]:
 def model_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the document that a model version carries: `components.schemas.Input` and `.Output`."""
     schema: dict[str, Any] = _to_openapi(TypeAdapter(PredictionInput).json_schema(ref_template=REF))
+    schema["properties"]["guidance_mode"]["default"] = manifest.render.guidance_mode
     negative = schema["properties"]["negative_prompt"]
     if manifest.prompt.negative_prompt:
         negative["default"] = manifest.prompt.negative_prompt

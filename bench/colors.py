@@ -73,7 +73,7 @@ def main() -> None:
 def keep(name: str, found: Mapping[str, Any]) -> None:
     """Put a section's figures into the file of results, beside those of the other sections."""
     results = read_results() | {name: found}
-    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def read_results() -> dict[str, Any]:

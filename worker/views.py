@@ -26,9 +26,9 @@ LAMP_HEIGHT = 1.2
 """Height of the lamp above the middle of the picture, in distances from there to the camera."""
 AMBIENT = 0.6
 """Part of the light in the middle that comes from everywhere and does not fall off."""
-GROUT_WIDTH = 0.008
-"""Width of a joint as part of a tile's: 4 mm of 50 cm."""
-GROUT_LINEAR = 0.09
+GROUT_WIDTH = 0.012
+"""Width of a joint as part of a tile's: 6 mm of 50 cm."""
+GROUT_LINEAR = 0.12
 """Reflectance of a joint."""
 
 
