@@ -105,6 +105,7 @@ class Render(_Table):
     strength: float = Field(0.3, gt=0, le=1)
     granule_px: float = Field(34.0, ge=6, le=256)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    compile: bool = False
     vae_slicing: bool = True
     vae_tiling: bool = False
     scheduler: Scheduler = Scheduler()

@@ -20,6 +20,7 @@ from shared.errors import OutOfMemory, SettingsInvalid
 from shared.manifest import Lora, Manifest, Render, Scheduler, TextualInversion
 from shared.settings import Settings
 from worker.base_model import load_base, locate_base
+from worker.compiling import compile_models, pays
 from worker.embeddings import load_embeddings
 from worker.lora import fuse_lora
 from worker.weights import WeightsFile, inspect_file
@@ -121,6 +122,8 @@ def place_pipeline(pipeline: StableDiffusionXLPipeline, render: Render, *, devic
         pipeline.vae.enable_slicing()
     if render.vae_tiling:
         pipeline.vae.enable_tiling()
+    if pays(render, device):
+        compile_models(pipeline)
     pipeline.set_progress_bar_config(disable=True)
 
 

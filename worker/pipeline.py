@@ -26,6 +26,7 @@ from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
+from worker.compiling import pays, uncompiled
 from worker.guided import encode_pixels, paint_guide
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder
@@ -102,8 +103,9 @@ class Pipeline:
     def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
         stopped: list[BaseException] = []
         torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if spec.seamless else nullcontext()
+        eager = uncompiled() if spec.seamless or self._is_lean else nullcontext()
         try:
-            with torus:
+            with torus, eager:
                 pixels = self._decode(self._denoise(spec, on_step, stopped))
             self._show_memory()
             return pixels
@@ -294,6 +296,7 @@ def _describe(model: LoadedModel, manifest: Manifest) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads() if model.device.type == "cpu" else None,
         "batch_size": 1,
         "scheduler": {"class": type(model.pipeline.scheduler).__name__, **manifest.render.scheduler.model_dump()},
+        "compiled": pays(manifest.render, model.device),
         "vae_slicing": manifest.render.vae_slicing,
         "vae_tiling": manifest.render.vae_tiling,
     }

@@ -1,0 +1,87 @@
+"""What a model's quicker profiles cost and save: time, likeness and colour error against `exact`, in one run.
+
+Every mix is drawn in every profile from the same seed. `time` is a profile's over exact's, the median of the pictures;
+`PSNR` says how alike the pictures are; `colour error` is the mean total variation between ordered and measured shares.
+`--try NAME:STEPS:GUIDANCE_END` measures a profile that the manifest does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+
+from bench.machine import describe_machine
+from bench.plain import psnr_db, spec_for
+from bench.results import Report, Table, write_report
+from shared.jobs import RenderSpec
+from shared.manifest import EXACT, Manifest, Profile, load_catalog
+from shared.settings import load_settings
+from worker.composition import measure_composition
+from worker.pipeline import Pipeline, load_pipeline
+
+MIXES = ("50% red, 50% black", "70% blue, 30% gray", "100% emerald", "40% beige, 40% brown, 20% black", "80% black, 20% yellow")
+
+
+def main() -> None:
+    """Draw every mix in every profile and write the report."""
+    parser = argparse.ArgumentParser(prog="./granule bench profiles")
+    parser.add_argument("--mixes", type=int, default=len(MIXES), choices=range(1, len(MIXES) + 1), metavar="N")
+    parser.add_argument("--try", dest="tried", nargs="+", type=_tried, default=[], metavar="NAME:STEPS:GUIDANCE_END")
+    arguments = parser.parse_args()
+    machine = describe_machine()
+    settings = load_settings()
+    manifest = load_catalog(settings.models_dir).by_slug(settings.model)
+    profiles = {EXACT: manifest.profile(EXACT), **manifest.profiles, **dict(arguments.tried)}
+    pipeline = load_pipeline(manifest, settings)
+    found: dict[str, dict[str, list[float]]] = {name: {"time": [], "psnr_db": [], "color_error": []} for name in profiles}
+    for seed, mix in enumerate(MIXES[: arguments.mixes]):
+        compare(mix, seed, profiles, pipeline, manifest, found)
+    rows = [
+        [name, profile_spec(spec_for(manifest, "", 0), profile).num_inference_steps, profile.guidance_end]
+        + [statistics.mean(figures["psnr_db"]) if figures["psnr_db"] else None, statistics.mean(figures["color_error"])]
+        + [statistics.median(figures["time"])]
+        for (name, profile), figures in zip(profiles.items(), found.values(), strict=True)
+    ]
+    title = f"{manifest.slug}, {arguments.mixes} mixes, drawn from the words alone"
+    columns = ["profile", "steps", "guidance_end", "PSNR to exact, dB", "colour error", "time / exact"]
+    write_report(Report("profiles", machine, {"model": manifest.slug, "found": found}, [Table(title, columns, rows)]))
+
+
+def compare(
+    mix: str,
+    seed: int,
+    profiles: dict[str, Profile],
+    pipeline: Pipeline,
+    manifest: Manifest,
+    found: dict[str, dict[str, list[float]]],
+) -> None:
+    """Draw one mix in every profile and add what was found. `exact` must be the first."""
+    shares = [(share.rpartition("% ")[2], float(share.partition("%")[0])) for share in mix.split(", ")]
+    ordered = [(color, percent) for name, percent in shares if (color := manifest.colors.find(name)) is not None]
+    exact = None
+    for name, profile in profiles.items():
+        started_s = time.perf_counter()
+        pixels = pipeline.render(profile_spec(spec_for(manifest, mix, seed), profile), lambda step, steps: None).pixels
+        duration_s = time.perf_counter() - started_s
+        exact = exact or (pixels, duration_s)
+        found[name]["time"].append(duration_s / exact[1])
+        found[name]["color_error"].append(measure_composition(pixels, ordered, rivals=manifest.colors.colors).color_error)
+        if pixels is not exact[0]:
+            found[name]["psnr_db"].append(psnr_db(exact[0], pixels))
+
+
+def profile_spec(spec: RenderSpec, profile: Profile) -> RenderSpec:
+    """The same order in a profile."""
+    steps = profile.num_inference_steps or spec.num_inference_steps
+    return replace(spec, num_inference_steps=steps, guidance_end=profile.guidance_end)
+
+
+def _tried(text: str) -> tuple[str, Profile]:
+    name, steps, guidance_end = text.split(":")
+    return name, Profile(num_inference_steps=int(steps), guidance_end=float(guidance_end))
+
+
+if __name__ == "__main__":
+    main()
