@@ -75,7 +75,7 @@ def test_the_three_ways_to_name_what_to_run(service: Service) -> None:
 
 
 def test_cancel_a_running_prediction(service: Service) -> None:
-    service.worker.step_s = 0.1
+    service.worker.step_s = 0.5
     client = service.client()
     prediction = client.predictions.create(model=MODEL, input={"prompt": MIX})
     wait_until(lambda: client.predictions.get(prediction.id).status == "processing")

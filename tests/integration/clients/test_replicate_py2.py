@@ -128,7 +128,7 @@ def test_cancel_a_waiting_prediction(service: Service, call: Call) -> None:
 
 
 def test_cancel_a_running_prediction(service: Service, call: Call) -> None:
-    service.worker.step_s = 0.1
+    service.worker.step_s = 0.5
     made = call("create", arguments=ORDER)["result"]
     wait_until(lambda: service.store.get(made["id"]).status == "running")
     call("cancel", id=made["id"])
