@@ -58,7 +58,7 @@ def create_app(
     if settings is None:
         settings = load_settings()
         configure_logging(settings)
-    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
     app.url_map.strict_slashes = False

@@ -28,7 +28,7 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
     """Ask the server that the settings name, and write one key for a moment."""
     address = _without_password(settings.redis_url)
     try:
-        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
     except ValueError as error:
         yield wrong(SUBJECT, f"REDIS_URL is no address: {error}", "write redis://:PASSWORD@HOST:6379/0, or rediss:// for TLS")
         return

@@ -10,6 +10,7 @@ import json
 import logging
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.worker.consumer import Consumer
@@ -82,6 +83,16 @@ class HintTransport(kombu_redis.Transport):
             log.error("what is no message was dropped from %s: %.200r", queue, message)
 
 
+class SentinelHintChannel(HintChannel, kombu_redis.SentinelChannel):
+    """Such a channel to whichever server the Sentinels call the master."""
+
+
+class SentinelHintTransport(HintTransport, kombu_redis.SentinelTransport):
+    """Such a transport over those channels."""
+
+    Channel = SentinelHintChannel
+
+
 def _is_message(found: Any) -> bool:
     """Tell whether Kombu can take something for a message: it looks for these parts without asking whether they are there."""
     try:
@@ -104,12 +115,14 @@ def message_lists(model: str, *, prefix: str) -> list[str]:
 
 def make_celery(settings: Settings) -> Celery:
     """Build the Celery app. Nothing is connected yet."""
-    app = Celery("granule", broker=settings.redis_url, set_as_current=False)
+    broker, transport, further = _broker(settings)
+    app = Celery("granule", broker=broker, set_as_current=False)
     app.conf.update(
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
-        broker_transport="shared.queue:HintTransport",
-        broker_transport_options={
+        broker_transport=f"{__name__}:{transport.__name__}",
+        broker_transport_options=further
+        | {
             # Redelivery by age duplicates long jobs; the sweep recovers. This only clears what nobody will ever acknowledge.
             "visibility_timeout": 3600,
             "unacked_restore_throttle": 1,
@@ -139,6 +152,16 @@ def make_celery(settings: Settings) -> Celery:
         worker_send_task_events=False,
     )
     return app
+
+
+def _broker(settings: Settings) -> tuple[str, type[HintTransport], dict[str, Any]]:
+    """Return the broker's address as Celery wants it, the transport, and what that must know besides."""
+    if not settings.redis_sentinels:
+        return settings.redis_url, HintTransport, {}
+    master = urlsplit(settings.redis_url)
+    account, at, _ = master.netloc.rpartition("@")
+    addresses = [f"sentinel://{account}{at}{entry}{master.path}" for entry in settings.redis_sentinels]
+    return ";".join(addresses), SentinelHintTransport, {"master_name": master.hostname}
 
 
 def enqueue_render(app: Celery, job_id: str, *, model: str, lane: Lane) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ConstantBackoff
+from redis.connection import parse_url
 from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from shared.errors import StoreUnavailable
 from shared.metrics import REDIS_ERRORS
@@ -23,23 +25,36 @@ PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, ExecAbortError)
 """Those of which redis-py makes a class and takes the start off, and a transaction that was refused for one of them."""
 
 
-def connect(url: str, *, timeout_s: float) -> Redis:
+def connect(url: str, *, timeout_s: float, sentinels: Sequence[str] = ()) -> Redis:
     """Return a client whose every call ends within about `timeout_s` seconds. Nothing is sent yet.
 
-    A call whose connection broke is sent a second time: every script here can be replayed.
+    With `sentinels` (`host:port`) the host of `url` is the name of a master, and each new connection goes to the server that
+    is it then. A call whose connection broke is sent a second time: every script here can be replayed.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
-        health_check_interval=5,
-        decode_responses=True,
-        retry=Retry(ConstantBackoff(0.05), 1),
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "decode_responses": True,
+        "retry": Retry(ConstantBackoff(0.05), 1),
+    }
+    if not sentinels:
+        pool = BlockingConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=timeout_s, **options)
+        return Redis.from_pool(pool)
+    master = parse_url(url)
+    name = str(master.pop("host"))
+    asked = Sentinel(
+        [split_address(entry) for entry in sentinels],
+        sentinel_kwargs={"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s},
     )
-    return Redis.from_pool(pool)
+    return Redis.from_pool(SentinelConnectionPool(name, asked, max_connections=MAX_CONNECTIONS, **options, **master))
+
+
+def split_address(entry: str) -> tuple[str, int]:
+    """Split `host:port`, which the settings have checked."""
+    host, _, port = entry.rpartition(":")
+    return host, int(port)
 
 
 @contextmanager

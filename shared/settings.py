@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     # Servers
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
     """Redis or Valkey >= 6.2; holds job records and the Celery queues."""
+    redis_sentinels: CommaList = ()
+    """`host:port` of every Sentinel, comma separated; the host of the Redis address is then the name that they know it by."""
     redis_prefix: str = Field("granule:", pattern=r"^[a-zA-Z0-9:_-]+$")
     """First part of every Redis key, so that several installations can share a server."""
     redis_timeout_s: float = Field(2.0, gt=0, le=60)
@@ -183,7 +185,16 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Text for people, or one JSON object a line."""
 
-    @field_validator("api_tokens", "version_aliases", "webhook_allowed_hosts", mode="before")
+    @field_validator("redis_sentinels")
+    @classmethod
+    def _check_sentinels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            host, _, port = entry.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"{entry!r} is not host:port")
+        return value
+
+    @field_validator("api_tokens", "redis_sentinels", "version_aliases", "webhook_allowed_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -49,7 +49,7 @@ class Assembly:
         self._settings = settings
         self._app = app
         self._load_pipeline = load_pipeline
-        redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
         self._outbox = Outbox(redis, prefix=settings.redis_prefix)
         self._store = connect_store(settings, redis)
         self._storage = connect_storage(settings)

@@ -243,7 +243,7 @@ def main() -> int:
     app = parser.parse_args().app
     settings = load_settings()
     configure_logging(settings)
-    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+    redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
     guardian = Guardian(
         worker_command(settings, app),
         settings=settings,

@@ -61,7 +61,8 @@ def plan_stack(settings: Settings, environ: Mapping[str, str], *, folder: Path, 
 
     servers: list[Program] = []
     if "redis_url" in settings.model_fields_set:
-        _check_redis(settings.redis_url)
+        if not settings.redis_sentinels:
+            _check_redis(settings.redis_url)
     else:
         redis = RedisServer(directory=folder / "redis", port=ports[0], password=credentials.redis_password)
         servers.append(redis.program(environ))

@@ -137,3 +137,11 @@ def test_a_secrets_folder_that_cannot_be_meant_is_named(monkeypatch: pytest.Monk
     monkeypatch.setenv("GRANULE_SECRETS_DIR", str(tmp_path / "absent"))
     with pytest.raises(SettingsInvalid, match="is not a folder"):
         load_settings()
+
+
+def test_a_sentinel_has_a_host_and_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRANULE_REDIS_SENTINELS", "10.0.0.1:26379, 10.0.0.2:26379")
+    assert load_settings().redis_sentinels == ("10.0.0.1:26379", "10.0.0.2:26379")
+    monkeypatch.setenv("GRANULE_REDIS_SENTINELS", "10.0.0.1")
+    with pytest.raises(SettingsInvalid, match="GRANULE_REDIS_SENTINELS: .*is not host:port"):
+        load_settings()
