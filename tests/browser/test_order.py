@@ -75,7 +75,7 @@ def test_a_wrong_mix_is_complained_about_at_the_field_and_not_sent(visitor: Visi
     expect(page.locator(".order-status")).to_contain_text("not ready")
     assert sent == []
     write_mix(page, "50% red, 50% navy")
-    page.get_by_role("button", name="Dark blue").first.click()
+    page.locator("#mix-remarks").get_by_role("button", name="Dark blue").click()
     expect(page.get_by_label("As text")).to_have_value("50% red, 50% dark blue")
 
 
@@ -158,7 +158,7 @@ def test_a_tile_is_called_off_while_it_is_drawn(visitor: Visitor) -> None:
 def test_many_are_ordered_from_a_list_and_from_presets(visitor: Visitor) -> None:
     page = visitor.open()
     cards = page.locator(".card")
-    page.wait_for_load_state("networkidle")
+    expect(page.locator(".grid")).to_have_attribute("aria-busy", "false")
     before = cards.count()
     page.get_by_role("button", name="Presets and batch").click()
     dialog = page.get_by_role("dialog")

@@ -70,20 +70,35 @@ export class Card {
 
   showPicture(standing) {
     const [address] = picturesOf(this.prediction);
-    const parts = partsOf(this.prediction, this.palette);
-    const sketch = h("canvas", { class: "sketch" });
-    if (parts.length) drawSketch(sketch, parts, { size_px: 128, across: 18, seed: this.prediction.seed });
     if (standing !== "succeeded" || !address) {
-      fill(this.picture, sketch);
+      fill(this.picture, this.sketch());
       return;
     }
     const image = h("img", { alt: "", loading: "lazy", decoding: "async", class: "arriving" });
-    // The sketch stays until the picture can be painted: a large one takes a while to decode after it has come.
+    // What was there before stays until the picture can be painted: a large one takes a while to decode after it has come.
     image.addEventListener("load", () => image.decode().catch(() => {}).then(() => image.classList.remove("arriving")));
-    image.addEventListener("transitionend", () => sketch.remove());
     image.addEventListener("error", () => this.element.classList.add("broken"));
     image.src = address;
-    fill(this.picture, sketch, image);
+    if (this.picture.childElementCount) this.picture.append(image);
+    else fill(this.picture, this.wash(), image);
+  }
+
+  sketch() {
+    const canvas = h("canvas", { class: "sketch" });
+    const parts = partsOf(this.prediction, this.palette);
+    if (parts.length) drawSketch(canvas, parts, { size_px: 128, across: 18, seed: this.prediction.seed });
+    return canvas;
+  }
+
+  /** The mix as bands of colour: where a picture is about to come, and a sketch would be drawn for nothing. */
+  wash() {
+    let from = 0;
+    const stops = partsOf(this.prediction, this.palette).map((part) => {
+      const stop = `${part.color?.srgb ?? "#9a958c"} ${from}% ${from + part.share}%`;
+      from += part.share;
+      return stop;
+    });
+    return h("div", { class: "sketch", vars: stops.length ? { background: `linear-gradient(135deg, ${stops.join(", ")})` } : {} });
   }
 
   showButtons() {

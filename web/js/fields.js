@@ -158,7 +158,8 @@ export class Fields {
 
   choice(name, schema, values) {
     const options = values.filter((option) => !SAME_AS_ANOTHER[name]?.includes(option));
-    if (schema.nullable) options.unshift(undefined);
+    if (schema.nullable && (schema.default ?? null) === null) options.unshift(undefined);
+    if (options.length < 2) return null;
     const watchers = [];
     const radios = options.map((option, at) => h("input", {
       type: "radio", name: `field-${name}`, id: `field-${name}-${at}`, checked: option === (schema.default ?? undefined),

@@ -124,7 +124,11 @@ export class Gallery {
 
   /** Look for tiles that were ordered elsewhere. */
   async refresh() {
-    if (this.loading || !this.cards.size) return;
+    if (this.loading) return;
+    if (this.failed) {
+      await this.more();
+      return;
+    }
     try {
       const page = await this.api.get("predictions");
       for (const prediction of page.results.reverse()) {

@@ -24,7 +24,7 @@ export class MixEditor {
     this.text = h("textarea", {
       id: "mix-text", rows: 2, maxLength: 2000, spellcheck: false, autocapitalize: "off", placeholder: t("order.textHint"),
       "aria-describedby": "mix-remarks",
-      on: { input: () => { this.typed = true; this.readText(); }, blur: () => this.readText(true) },
+      on: { input: () => { this.typed = true; this.readText(); }, blur: () => this.readText(true), keydown: (event) => this.enter(event) },
     });
     this.remarks = h("div", { id: "mix-remarks", class: "remarks", "aria-live": "polite" });
     this.settleRemarks = settled(() => this.showRemarks(), TYPING_PAUSE_MS);
@@ -84,6 +84,13 @@ export class MixEditor {
     if (atOnce) this.showRemarks();
     else this.settleRemarks();
     this.onChange();
+  }
+
+  /** A mix has one line: Enter orders it. */
+  enter(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.text.form?.requestSubmit();
   }
 
   edit(parts) {

@@ -53,6 +53,12 @@ class Ops {
   }
 
   show(overview, dead) {
+    const focused = document.activeElement?.dataset.key;
+    this.showAll(overview, dead);
+    if (focused) this.main.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  showAll(overview, dead) {
     this.stamp.textContent = t("ops.stamp", moment(new Date().toISOString()));
     this.showTiles(overview);
     fill(this.parts.minutes, columns(overview.per_minute, t("ops.minutesLabel", overview.per_minute.reduce((sum, count) => sum + count, 0))));
@@ -101,7 +107,7 @@ class Ops {
   }
 
   showJobs({ running, queues }) {
-    const cancel = (id) => button(t("watch.cancel"), () => this.act(() => this.api.post(`predictions/${id}/cancel`)), { class: "button small", "aria-label": `${t("watch.cancel")} ${id}` });
+    const cancel = (id) => button(t("watch.cancel"), () => this.act(() => this.api.post(`predictions/${id}/cancel`)), { class: "button small", "aria-label": `${t("watch.cancel")} ${id}`, data: { key: `cancel ${id}` } });
     const drawn = running.map((job) => [tileLink(job.prediction), job.tenant, t("watch.step", job.step, job.steps), duration(job.running_s), cancel(job.prediction)]);
     const waiting = queues.flatMap((line) => line.next.map((job) => [tileLink(job.prediction), job.tenant, t(`ops.lane.${line.lane}`), duration(job.waited_s), cancel(job.prediction)]));
     fill(this.parts.running, drawn.length + waiting.length ? table([t("look.id"), t("ops.tenant"), t("ops.state"), t("ops.since"), ""], [...drawn, ...waiting]) : nothing("ops.noJobs"));
@@ -117,15 +123,15 @@ class Ops {
   }
 
   showDead({ delivery_count: deliveryCount, deliveries, prediction_count: jobCount, predictions }) {
-    const redeliver = ({ prediction, number: count }) => button(t("ops.redeliver"), () => this.act(() => this.api.post(`predictions/${prediction}/deliveries/${count}/redeliver`)), { class: "button small" });
-    const requeue = (id) => button(t("ops.requeue"), () => this.act(() => this.api.post(`dead-letters/predictions/${id}/requeue`)), { class: "button small" });
+    const redeliver = ({ prediction, number: count }) => button(t("ops.redeliver"), () => this.act(() => this.api.post(`predictions/${prediction}/deliveries/${count}/redeliver`)), { class: "button small", data: { key: `redeliver ${prediction} ${count}` } });
+    const requeue = (id) => button(t("ops.requeue"), () => this.act(() => this.api.post(`dead-letters/predictions/${id}/requeue`)), { class: "button small", data: { key: `requeue ${id}` } });
     if (!deliveryCount && !jobCount) {
       fill(this.parts.dead, nothing("ops.noDead"));
       return;
     }
     fill(this.parts.dead,
       deliveryCount ? [
-        h("div", { class: "ops-head" }, h("h3", { text: t("ops.deadDeliveries", number(deliveryCount)) }), button(t("ops.redeliverAll"), () => this.act(() => this.api.post("dead-letters/deliveries/redeliver")), { class: "button small" })),
+        h("div", { class: "ops-head" }, h("h3", { text: t("ops.deadDeliveries", number(deliveryCount)) }), button(t("ops.redeliverAll"), () => this.act(() => this.api.post("dead-letters/deliveries/redeliver")), { class: "button small", data: { key: "redeliver" } })),
         table([t("look.id"), t("ops.event"), t("ops.receiver"), t("ops.lastTry"), ""], deliveries.map((one) => [tileLink(one.prediction), one.event, h("code", { text: one.url }), one.tries.at(-1)?.note ?? "–", redeliver(one)]))] : null,
       jobCount ? [h("h3", { text: t("ops.deadJobs", number(jobCount)) }), table([t("look.id"), ""], predictions.map((id) => [tileLink(id), requeue(id)]))] : null);
   }
@@ -153,7 +159,7 @@ function nothing(key) {
 }
 
 function tileLink(id) {
-  return h("a", { href: `./#tile=${id}`, title: id }, h("code", { text: id.length > 12 ? `${id.slice(0, 10)}…` : id }));
+  return h("a", { href: `./#tile=${id}`, title: id, data: { key: `tile ${id}` } }, h("code", { text: id.length > 12 ? `${id.slice(0, 10)}…` : id }));
 }
 
 await alsoSpeak("ops");

@@ -24,7 +24,11 @@ export class OrderForm {
     this.status = h("p", { class: "order-status", role: "status" });
     this.front = h("div", { class: "fields" });
     this.rest = h("div", { class: "fields" });
-    this.element = h("form", { class: "order", noValidate: true, "aria-labelledby": "order-title", on: { submit: (event) => { event.preventDefault(); this.send(); } } });
+    this.element = h("form", { class: "order", noValidate: true, "aria-labelledby": "order-title", on: {
+      submit: (event) => { event.preventDefault(); this.send(); },
+      // Enter in a number takes the number over; it must not order a tile by accident.
+      keydown: (event) => { if (event.key === "Enter" && event.target.matches("input")) { event.preventDefault(); event.target.dispatchEvent(new Event("change", { bubbles: true })); } },
+    } });
     this.onPresets = onPresets;
   }
 

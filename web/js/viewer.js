@@ -29,6 +29,7 @@ export class Viewer {
     this.shown = [prediction.id];
     this.stage = new Stage();
     this.picture = 0;
+    this.state = null;
     this.title = h("h2", { id: "viewer-title" });
     this.strip = h("div", { class: "strip" });
     this.side = h("div", { class: "look-side" });
@@ -62,8 +63,17 @@ export class Viewer {
     this.tools.hidden = !pictures.length;
     this.previous.disabled = !this.actions.neighbour(prediction, -1);
     this.next.disabled = !this.actions.neighbour(prediction, 1);
+    const line = standing(prediction);
+    const state = [prediction.id, prediction.status, prediction.data_removed, this.picture].join();
+    if (state === this.state) {
+      // Only the progress is new: what the reader has open or in focus stays.
+      this.line.replaceWith(line);
+      this.line = line;
+      return;
+    }
+    [this.state, this.line] = [state, line];
     const open = [...this.side.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
-    fill(this.side, standing(prediction), this.buttons(prediction, pictures), h("h3", { text: t("look.shares") }), shares(prediction, palette),
+    fill(this.side, line, this.buttons(prediction, pictures), h("h3", { text: t("look.shares") }), shares(prediction, palette),
       warnings(prediction), h("h3", { text: t("look.details") }), facts(prediction), log(prediction), hasEnded(prediction) ? code(prediction, this.say) : null);
     for (const summary of this.side.querySelectorAll("details > summary")) summary.parentElement.open = open.includes(summary.textContent);
   }
@@ -154,8 +164,8 @@ export class Viewer {
   }
 }
 
-/** What one of several pictures shows: the camera's angle where the order named some. */
+/** What one of several pictures shows: the tile at one of the ordered angles, or behind those the legend. */
 function pictureLabel({ input }, at) {
-  const angle = input.angles?.[at];
-  return angle === undefined ? t("look.candidate", at + 1) : `${angle}°`;
+  const angle = (input.angles ?? [0])[at];
+  return angle === undefined ? t("look.legend") : `${angle}°`;
 }

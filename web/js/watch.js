@@ -124,7 +124,7 @@ export class Watch {
         this.mayStream = false;
         setTimeout(() => (this.mayStream = true), BACKOFF_MAX_MS);
       } else if (event.data === undefined) {
-        this.finish(id);
+        this.api.health(); // which tells the reader when the server is away
       }
     });
   }
