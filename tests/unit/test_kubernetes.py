@@ -145,6 +145,21 @@ def test_the_autoscaler_asks_for_the_model_that_is_served() -> None:
     assert (reference["parameter"], reference["key"]) == ("token", "GRANULE_METRICS_TOKEN")
 
 
+def test_who_scales_is_alone_in_saying_how_many() -> None:
+    assert "replicas" not in find("base", "Deployment", "api")["spec"]
+    assert find("base", "Deployment", "render")["spec"]["replicas"] == 1
+    assert "replicas" not in find("overlays/production", "Deployment", "render")["spec"]
+
+
+def test_the_world_sees_the_api_and_nothing_for_operators() -> None:
+    [rule] = find("overlays/production", "Ingress", "api")["spec"]["rules"]
+    open_below = {path["path"] for path in rule["http"]["paths"] if path["pathType"] == "Prefix"}
+    exactly = {path["path"] for path in rule["http"]["paths"]} - open_below
+    assert open_below == {"/v1", "/assets", "/docs"} and not {"/metrics", "/readyz", "/ops"} & exactly
+    [config] = [item["data"] for item in objects("overlays/production") if item["kind"] == "ConfigMap"]
+    assert config["GRANULE_PUBLIC_URL"] == f"https://{rule['host']}"
+
+
 def test_no_pod_waits_for_workers_before_it_answers() -> None:
     """Workers scaled to zero come back only because the API answers without them."""
     [container] = pods("base")["api"]["containers"]
