@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from functools import partial
+from queue import Empty
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,9 +19,12 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from shared.errors import StoreUnavailable
 from shared.jobs import Lane
+from shared.redis_client import is_passing
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,7 @@ DELIVER_QUEUE = "deliveries"
 PRIORITIES: dict[Lane, int] = {Lane.RECOVERY: 0, Lane.HIGH: 3, Lane.NORMAL: 6, Lane.LOW: 9}
 """Celery's priority of each lane. Kombu's Redis transport keeps one list for each of these four steps and empties 0 first."""
 
+REFUSED_PAUSE_S = 1.0
 PRIORITY_SEPARATOR = "\x06\x16"
 
 
@@ -54,12 +60,18 @@ class HintQoS(kombu_redis.QoS):
         """Acknowledge a message. Raises what the connection raises."""
         try:
             super().ack(delivery_tag)
+        except ResponseError as error:
+            # Celery logs the errors of a connection, and ends the process over all others.
+            raise RedisConnectionError(f"the message broker refuses: {error}") from error
         finally:
             virtual.QoS.ack(self, delivery_tag)
 
 
 class HintChannel(kombu_redis.Channel):
-    """A channel whose messages are hints. What is no JSON is dropped; Kombu would end the process."""
+    """A channel whose messages are hints.
+
+    What is no JSON is dropped, and a server that takes no writes for the moment is asked again: Kombu would end the process.
+    """
 
     QoS = HintQoS
 
@@ -69,6 +81,14 @@ class HintChannel(kombu_redis.Channel):
         except (json.JSONDecodeError, UnicodeDecodeError):
             log.exception("a message that cannot be read was dropped")
             return True
+        except ResponseError as error:
+            if not is_passing(error):
+                raise
+            log.warning("the message broker refuses: %s", error)
+            time.sleep(REFUSED_PAUSE_S)
+            # Where a replica answers, the server to ask may be another one by now.
+            self.client.connection.disconnect()
+            raise Empty from error
 
 
 class HintTransport(kombu_redis.Transport):
@@ -179,3 +199,7 @@ def _send(app: Celery, task: str, argument: str, *, queue: str, priority: int) -
         app.send_task(task, args=[argument], queue=queue, priority=priority)
     except OperationalError as error:
         raise StoreUnavailable("the message broker does not answer") from error
+    except ResponseError as error:
+        if not is_passing(error):
+            raise
+        raise StoreUnavailable(f"the message broker refuses: {error}") from error

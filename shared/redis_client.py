@@ -19,7 +19,7 @@ from shared.metrics import REDIS_ERRORS
 
 LUA = Path(__file__).parent / "lua"
 MAX_CONNECTIONS = 64
-PASSING_REFUSALS = ("OOM ", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN")
+PASSING_REFUSALS = ("OOM ", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN")
 """Starts of error replies that tell of the server's state and not of the command: full, a replica, still loading, ..."""
 PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, ExecAbortError)
 """Those of which redis-py makes a class and takes the start off, and a transaction that was refused for one of them."""
@@ -57,14 +57,18 @@ def split_address(entry: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def is_passing(error: ResponseError) -> bool:
+    """Whether an error reply tells of the server's state (full, a replica, still loading, ...) and not of the command."""
+    return isinstance(error, PASSING_ERRORS) or any(refusal in str(error) for refusal in PASSING_REFUSALS)
+
+
 @contextmanager
 def answering() -> Iterator[None]:
     """Turn a Redis that does not answer or cannot do as asked into StoreUnavailable. A failing script is a bug: it passes."""
     try:
         yield
     except ResponseError as error:
-        passing = isinstance(error, PASSING_ERRORS) or any(refusal in str(error) for refusal in PASSING_REFUSALS)
-        if not passing:
+        if not is_passing(error):
             raise
         REDIS_ERRORS.labels("refused").inc()
         raise StoreUnavailable(f"the job store refuses: {error}") from error

@@ -123,12 +123,13 @@ class Guardian:
             if self._stopping() and not told_to_stop:
                 child.process.send_signal(signal.SIGTERM)
                 told_to_stop = True
-            self._renew(child.watched)
+            # Before the leases: a Redis that keeps the guardian waiting would look like a silent worker.
             verdict = self._must_die(child.watched)
             if verdict is not None and child.verdict is None:
                 log.error("killing the render worker %s: %s", child.watched.name, verdict.reason)
                 child.verdict = verdict
                 child.process.kill()
+            self._renew(child.watched)
 
     def _read(self, child: Child) -> bool:
         """Take in what the worker sent within one tick. False: the pipe ended."""
