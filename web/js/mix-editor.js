@@ -174,6 +174,10 @@ export class MixEditor {
     const { errors, warnings } = this.reading;
     const wrong = this.refused ? [this.refused] : errors.map((error) => sentence(error));
     this.text.setAttribute("aria-invalid", String(wrong.length > 0));
+    // Leaving the field says nothing new, and an offer that is being clicked must not be put in another's place.
+    const said = JSON.stringify([wrong, warnings.map(sentence)]);
+    if (said === this.said) return;
+    this.said = said;
     fill(this.remarks,
       wrong.map((text) => h("p", { class: "remark wrong" }, icon("warning"), text)),
       wrong.length ? null : warnings.map((warning) => h("p", { class: "remark" }, sentence(warning), this.offers(warning))));
