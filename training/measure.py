@@ -87,7 +87,7 @@ class CompositionProbe:
     palette: Palette
     rubber: bool
     pictures: int = 16
-    side: int = 32
+    side: int = 64
     seed: int = 90_001
 
     def __call__(self, unet: UNet2DConditionModel, texts: TextEncoders) -> dict[str, float]:

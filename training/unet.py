@@ -94,7 +94,7 @@ def train_unet(
     """Train (or go on training) UNet and `texts` to the end of the last phase; `measure` is logged every 500 steps."""
     torch.manual_seed(seed)
     unet = trainable_unet()
-    groups = [{"params": unet.parameters(), "scale": 1.0}, {"params": texts.parameters(), "scale": 0.4}]
+    groups = [{"params": unet.parameters(), "scale": 1.0}, {"params": texts.parameters(), "scale": 0.15}]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4, betas=(0.9, 0.98), fused=True)
     done = 0
     if (state := progress.load(STAGE)) is not None:
