@@ -79,7 +79,8 @@ def make_report(found: dict[str, dict[str, list[float]]], machine: dict[str, obj
         ratio = statistics.median(mine / other for mine, other in zip(own, figures["seconds"], strict=True))
         likeness = statistics.median(figures["psnr_db"]) if figures["psnr_db"] else None
         rows.append([name, percentile(figures["seconds"], 50), min(figures["seconds"]), ratio, likeness])
-    title = f"{steps} steps, 1024 x 1024, {turns} turns; ratio is the worker's time over this row's"
+    threads = f"{torch.get_num_threads()} threads"
+    title = f"{steps} steps, 1024 x 1024, {turns} turns, {threads}; ratio is the worker's time over this row's"
     table = Table(title, ["", "s/image p50", "s/image least", "ratio", "PSNR to the worker's, dB"], rows)
     chart = Chart("Seconds an image, p50", list(found), {"s/image": [percentile(f["seconds"], 50) for f in found.values()]})
     return Report("mini", machine, {"found": found}, [table], chart)

@@ -43,11 +43,11 @@ VAE: dict[str, Any] = {
     "scaling_factor": 0.13025,
     "force_upcast": True,
 }
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "projection_dim": 768, "hidden_act": "quick_gelu", "vocab_size": 49408,
 }  # fmt: skip
-TEXT_2 = {
+TEXT_2: dict[str, Any] = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
     "projection_dim": 1280, "hidden_act": "gelu", "vocab_size": 49408,
 }  # fmt: skip
