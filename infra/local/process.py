@@ -102,7 +102,9 @@ class Process:
         with self._popen.stdout as output:
             for line in output:
                 if log_file is not None:
-                    _append(log_file, line)
+                    # On a full disk the line is lost. Unread, the process would stop at its next one.
+                    with contextlib.suppress(OSError):
+                        _append(log_file, line)
                 text = line.decode(errors="replace").rstrip()
                 self._tail.append(text)
                 if not self.program.quiet:

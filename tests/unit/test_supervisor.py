@@ -1,5 +1,6 @@
 """The supervisor, on real processes that do next to nothing."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -217,6 +218,17 @@ def test_a_full_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     kept = log_file.with_suffix(".log.1").read_text() + (log_file.read_text() if log_file.exists() else "")
     assert kept.splitlines()[-1] == "line 0019"
     assert len(kept) <= 2 * 60
+
+
+def test_a_log_that_cannot_be_written_stops_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(log_file: Path, line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("infra.local.process._append", full)
+    chatty = program("chatty", "[print(f'line {n:06}') for n in range(20_000)]; time.sleep(60)", tmp_path, quiet=True)
+    with Supervisor([chatty], folder=tmp_path / "run", write_line=Lines().write) as supervisor:
+        supervisor.start()
+        wait_for(lambda: supervisor.tail("chatty")[-1:] == ["line 019999"])
 
 
 SUPERVISE = """
