@@ -90,15 +90,15 @@ export class Card {
     return canvas;
   }
 
-  /** The mix as bands of colour: where a picture is about to come, and a sketch would be drawn for nothing. */
+  /** The mix's colours running into each other: where a picture is about to come, and a sketch would be drawn for nothing. */
   wash() {
     let from = 0;
     const stops = partsOf(this.prediction, this.palette).map((part) => {
-      const stop = `${part.color?.srgb ?? "#9a958c"} ${from}% ${from + part.share}%`;
+      const stop = `${part.color?.srgb ?? "#9a958c"} ${from + part.share / 2}%`;
       from += part.share;
       return stop;
     });
-    return h("div", { class: "sketch", vars: stops.length ? { background: `linear-gradient(135deg, ${stops.join(", ")})` } : {} });
+    return h("div", { class: "wash", vars: stops.length ? { background: `linear-gradient(135deg, ${[...stops, stops.at(-1)].join(", ")})` } : {} });
   }
 
   showButtons() {

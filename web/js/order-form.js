@@ -16,7 +16,7 @@ export class OrderForm {
   constructor(shop, { onPresets }) {
     this.shop = shop;
     this.model = h("select", { id: "order-model", on: { change: () => this.changeModel() } },
-      shop.models.map((model) => h("option", { value: slug(model), text: slug(model) })));
+      shop.models.map((model) => h("option", { value: slug(model), text: shop.served.has(slug(model)) ? slug(model) : `${slug(model)} (${t("health.none")})` })));
     this.model.value = slug(shop.models.find((model) => shop.served.has(slug(model))) ?? shop.models[0]);
     this.priority = h("select", { id: "order-priority", on: { change: () => this.keep() } },
       shop.lanes.map((lane) => h("option", { value: lane, text: t(`order.${lane}`), selected: lane === "normal" })));
