@@ -164,3 +164,28 @@ def test_operators_see_what_runs_and_call_it_off(visitor: Visitor) -> None:
     page.get_by_role("button", name=f"Call off {made['id']}").click()
     expect(page.get_by_text("Nothing waits and nothing is drawn.")).to_be_visible()
     assert httpx.get(f"{visitor.url}/v1/predictions/{made['id']}").json()["status"] == "canceled"
+
+
+def test_a_server_that_does_not_answer_is_said_and_asked_again(visitor: Visitor) -> None:
+    visitor.expected = ("Failed to load resource", "Failed to fetch")
+    page = visitor.page
+    page.route("**/v1/**", lambda route: route.abort())
+    page.goto(visitor.url)
+    expect(page.get_by_role("heading", name="The server does not answer.")).to_be_visible()
+    page.unroute("**/v1/**")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Render tile")).to_be_visible()
+
+
+def test_a_list_that_fails_later_is_asked_for_again(visitor: Visitor) -> None:
+    visitor.expected = ("503",)
+    page = visitor.page
+    problem = json.dumps({"status": 503, "code": "store_unavailable", "detail": "the job store does not answer"})
+    page.route(
+        "**/v1/predictions", lambda route: route.fulfill(status=503, content_type="application/problem+json", body=problem)
+    )
+    page.goto(visitor.url)
+    expect(page.get_by_text("The server cannot reach its database.")).to_be_visible()
+    page.unroute("**/v1/predictions")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("The server cannot reach its database.")).to_be_hidden()

@@ -17,7 +17,7 @@ export class OrderForm {
     this.shop = shop;
     this.model = h("select", { id: "order-model", on: { change: () => this.changeModel() } },
       shop.models.map((model) => h("option", { value: slug(model), text: shop.served.has(slug(model)) ? slug(model) : `${slug(model)} (${t("health.none")})` })));
-    this.model.value = slug(shop.models.find((model) => shop.served.has(slug(model))) ?? shop.models[0]);
+    this.model.value = slug(likeliest(shop));
     this.priority = h("select", { id: "order-priority", on: { change: () => this.keep() } },
       shop.lanes.map((lane) => h("option", { value: lane, text: t(`order.${lane}`), selected: lane === "normal" })));
     this.submit = h("button", { type: "submit", class: "button primary big" });
@@ -161,6 +161,13 @@ export class OrderForm {
     this.status.textContent = text;
     this.status.classList.toggle("wrong", wrong);
   }
+}
+
+/** The model that an order is most likely meant for: one that is served now, then the one ordered most, then a public one. */
+function likeliest({ models, served }) {
+  const rank = (model) => [served.has(slug(model)), model.run_count, model.visibility === "public"].map(Number);
+  const before = (one, other) => one.map((value, at) => other[at] - value).find((difference) => difference !== 0) ?? 0;
+  return [...models].sort((one, other) => before(rank(one), rank(other)))[0];
 }
 
 /** `owner/name`, as models are called on the wire. */

@@ -93,7 +93,8 @@ class Studio {
 
   /** Place an order; `fresh` has it drawn even where a stored picture would answer. */
   async order({ model, input, priority, fresh = false }) {
-    const headers = { "Idempotency-Key": crypto.randomUUID?.() ?? `studio-${Date.now()}-${Math.random()}`, "X-Priority": priority };
+    const headers = { "Idempotency-Key": crypto.randomUUID?.() ?? `studio-${Date.now()}-${Math.random()}` };
+    if (priority) headers["X-Priority"] = priority;
     if (fresh) headers["Cache-Control"] = "no-cache";
     const prediction = await this.api.post("predictions", { version: model, input }, headers);
     this.gallery.put(prediction);
