@@ -102,6 +102,7 @@ def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
 def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's."""
     progress = Progress(job, station)
+    JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
     station.duty.start(job.waited_s + time.monotonic() - claimed_s)
     try:

@@ -47,10 +47,10 @@ def test_two_workers_draw_twice_as_many_jobs_as_one(processes: Processes) -> Non
     redis = connect(processes.settings.redis_url, timeout_s=5)
     store, workers = connect_store(processes.settings, redis), connect_workers(processes.settings, redis)
     processes.guardian()
-    wait_until(lambda: len(workers.alive()) == 1)
+    wait_until(lambda: len(workers.alive()) == 1, timeout_s=120)
     one = jobs_per_s(processes, store, JOBS_EACH)
     processes.guardian()
-    wait_until(lambda: len(workers.alive()) == 2)
+    wait_until(lambda: len(workers.alive()) == 2, timeout_s=120)
     two = jobs_per_s(processes, store, 2 * JOBS_EACH)
     assert two / one >= 1.9, f"{one:.3f} jobs/s with one worker, {two:.3f} with two"
     # Not because one was slow: it spends its time drawing.
