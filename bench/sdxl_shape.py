@@ -70,13 +70,13 @@ def build_random(device: torch.device, *, small: bool = False, seed: int = 0) ->
     with device:
         unet = UNet2DConditionModel(**(SMALL_UNET if small else UNET)).eval()
         vae = AutoencoderKL(**(SMALL_VAE if small else VAE)).eval()
-        text = CLIPTextModel(CLIPTextConfig(**(SMALL_TEXT if small else TEXT))).eval()
-        text_2 = CLIPTextModelWithProjection(CLIPTextConfig(**(SMALL_TEXT_2 if small else TEXT_2))).eval()
+        text: Any = CLIPTextModel(CLIPTextConfig(**(SMALL_TEXT if small else TEXT)))
+        text_2: Any = CLIPTextModelWithProjection(CLIPTextConfig(**(SMALL_TEXT_2 if small else TEXT_2)))
     tokenizers = REPOSITORY / "models" / "mini"
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=text,
-        text_encoder_2=text_2,
+        text_encoder=text.eval(),
+        text_encoder_2=text_2.eval(),
         tokenizer=load_tokenizer(tokenizers / "tokenizer"),
         tokenizer_2=load_tokenizer(tokenizers / "tokenizer_2"),
         unet=unet,

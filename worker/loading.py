@@ -8,7 +8,9 @@ error of fusing in half precision.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,13 +57,31 @@ class Digests:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A complete pipeline on its device, and what it was made of. `lora_layers` counts the fused layers."""
+    """A complete pipeline on its device, and what it was made of.
+
+    `lora_layers` counts the fused layers; `laps_s` says how long each part of the loading took, in seconds.
+    """
 
     pipeline: StableDiffusionXLPipeline
     digests: Digests
     lora_layers: int
     device: torch.device
     dtype: torch.dtype
+    laps_s: Mapping[str, float] = field(default_factory=dict)
+
+
+class Laps:
+    """Splits one stretch of time into named parts; `seconds` holds them in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since_s = time.perf_counter()
+
+    def end(self, name: str) -> None:
+        """Say that what began at the last end, or at the beginning, was this part."""
+        now_s = time.perf_counter()
+        self.seconds[name] = now_s - self._since_s
+        self._since_s = now_s
 
 
 def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
@@ -73,6 +93,7 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
         SettingsInvalid: the device asked for is not there.
         OutOfMemory: the model does not fit on the device.
     """
+    laps = Laps()
     quieten_libraries()
     device = choose_device(settings.device)
     dtype = choose_dtype(manifest.render, settings)
@@ -81,19 +102,24 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
     lora_file = _inspect_part(manifest, lora, settings)
     inversion_file = _inspect_part(manifest, inversion, settings)
     folder = locate_base(manifest, settings.weights_dir)
+    laps.end("files")
     base = load_base(folder, build_scheduler(manifest.render.scheduler), sha256=manifest.base_sha256)
+    laps.end("base")
     layers = 0
     if lora is not None and lora_file is not None:
         layers = fuse_lora(base.pipeline, lora_file.path, strength=lora.strength)
+    laps.end("LoRA")
     if inversion is not None and inversion_file is not None:
         load_embeddings(base.pipeline, inversion_file.path, inversion.tokens)
+    laps.end("textual inversion")
     place_pipeline(base.pipeline, manifest.render, device=device, dtype=dtype)
+    laps.end("device")
     digests = Digests(
         base=base.sha256,
         lora=lora_file.sha256 if lora_file else None,
         textual_inversion=inversion_file.sha256 if inversion_file else None,
     )
-    return LoadedModel(base.pipeline, digests, layers, device, dtype)
+    return LoadedModel(base.pipeline, digests, layers, device, dtype, laps.seconds)
 
 
 def _inspect_part(manifest: Manifest, part: Lora | TextualInversion | None, settings: Settings) -> WeightsFile | None:

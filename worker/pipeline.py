@@ -39,6 +39,7 @@ OnStep = Callable[[int, int], None]
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "tokenizers")
 # Two steps reach both halves of a second-order sampler; the kernels are those of a render of any length.
 WARM_UP_STEPS = 2
+WARM_UP_ON_CPU_PX = 256
 SIZE_STEP_PX = 8
 SEED_LIMIT = 2**32
 
@@ -63,6 +64,11 @@ class Pipeline:
         self._encoder = PromptEncoder(model.pipeline)
         self._provenance = _describe(model, manifest)
         self._is_lean = False
+
+    @property
+    def device(self) -> torch.device:
+        """What it draws on."""
+        return self._device
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -210,7 +216,7 @@ class Pipeline:
 
 
 def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
-    """Load a model and render once at its own size, so that the first job finds everything warm.
+    """Load a model and render once, so that the first job finds everything warm.
 
     Raises:
         WeightsInvalid: a file is refused or did not load in full.
@@ -224,16 +230,22 @@ def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
     model = load_model(manifest, settings)
     loaded = time.perf_counter()
     pipeline = Pipeline(model, manifest)
-    pipeline.render(_warm_up_spec(manifest), lambda step, steps: None)
+    warm_up(pipeline, manifest)
     log.info(
-        "%s is ready on %s: %d LoRA layers fused, loaded in %.1f s, warm after %.1f s more",
+        "%s is ready on %s: %d LoRA layers fused, loaded in %.1f s (%s), warm after %.1f s more",
         manifest.slug,
         pipeline.provenance["device"],
         model.lora_layers,
         loaded - started,
+        ", ".join(f"{part} {seconds:.1f}" for part, seconds in model.laps_s.items()),
         time.perf_counter() - loaded,
     )
     return pipeline
+
+
+def warm_up(pipeline: Pipeline, manifest: Manifest) -> None:
+    """Render once, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
+    pipeline.render(_warm_up_spec(manifest, pipeline.device), lambda step, steps: None)
 
 
 def check_spec(spec: RenderSpec) -> None:
@@ -266,16 +278,18 @@ def _check_guide(spec: RenderSpec) -> None:
         raise InputInvalid(f"a guided picture is square, not {spec.width_px} x {spec.height_px} px", field="width")
 
 
-def _warm_up_spec(manifest: Manifest) -> RenderSpec:
+def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
     render = manifest.render
+    # A GPU chooses its kernels by shape and is to prove that it has the memory. A CPU has little to warm, and seconds to lose.
+    size_max_px = max(render.width_px, render.height_px) if device.type == "cuda" else WARM_UP_ON_CPU_PX
     return RenderSpec(
         prompt=manifest.prompt.template.replace("{prompt}", "100% red"),
         negative_prompt=manifest.prompt.negative_prompt,
         seed=0,
         num_inference_steps=WARM_UP_STEPS,
         guidance_scale=render.guidance_scale,
-        width_px=render.width_px,
-        height_px=render.height_px,
+        width_px=min(render.width_px, size_max_px),
+        height_px=min(render.height_px, size_max_px),
         output_format="png",
         output_quality=100,
         # With guidance and without are two shapes of the same work, and both are to be warm.
