@@ -117,7 +117,12 @@ def target(name: str) -> Path:
 
 def settle(page: Page) -> None:
     """Wait until all that is to be seen is there."""
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(2500)
+    seen = (
+        "[...document.images].every((image) => !image.matches('.arriving') || image.getBoundingClientRect().top > innerHeight)"
+    )
+    page.wait_for_function(seen, timeout=60_000)
+    page.wait_for_timeout(600)  # they fade in
 
 
 def open_first(page: Page) -> None:

@@ -91,7 +91,7 @@ class Ops {
     fill(this.parts.workers, workers.length ? table(
       [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.workerDuty"), t("ops.silence")],
       workers.map((worker) => [h("code", { text: worker.name }), worker.model, worker.device,
-        h("span", { class: `badge ${worker.state}` }, t(worker.state === "busy" ? "ops.busyState" : "ops.idle"), worker.prediction ? [" ", tileLink(worker.prediction)] : null),
+        h("span", { class: `badge ${worker.state}` }, worker.prediction ? tileLink(worker.prediction, t("ops.busyState")) : t("ops.idle")),
         worker.duty === null ? "–" : percent(Math.round(worker.duty * 100)),
         h("span", { class: worker.silence_s > SILENT_S ? "bad" : "", text: duration(worker.silence_s) })])) : nothing("ops.noWorkers"));
   }
@@ -158,8 +158,9 @@ function nothing(key) {
   return h("p", { class: "hint", text: t(key) });
 }
 
-function tileLink(id) {
-  return h("a", { href: `./#tile=${id}`, title: id, data: { key: `tile ${id}` } }, h("code", { text: id.length > 12 ? `${id.slice(0, 10)}…` : id }));
+/** A link to a tile in the Studio, by the start of its id or another word. */
+function tileLink(id, word) {
+  return h("a", { href: `./#tile=${id}`, title: id, data: { key: `tile ${id} ${word ?? ""}` } }, word ?? h("code", { text: id.length > 12 ? `${id.slice(0, 10)}…` : id }));
 }
 
 await alsoSpeak("ops");
