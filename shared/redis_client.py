@@ -42,13 +42,14 @@ def connect(url: str, *, timeout_s: float, sentinels: Sequence[str] = ()) -> Red
     if not sentinels:
         pool = BlockingConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=timeout_s, **options)
         return Redis.from_pool(pool)
-    master = parse_url(url)
+    master = parse_url(url)  # type: ignore[no-untyped-call]
     name = str(master.pop("host"))
-    asked = Sentinel(
+    asked = Sentinel(  # type: ignore[no-untyped-call]
         [split_address(entry) for entry in sentinels],
         sentinel_kwargs={"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s},
     )
-    return Redis.from_pool(SentinelConnectionPool(name, asked, max_connections=MAX_CONNECTIONS, **options, **master))
+    pool_options = {"max_connections": MAX_CONNECTIONS, **options, **master}
+    return Redis.from_pool(SentinelConnectionPool(name, asked, **pool_options))  # type: ignore[no-untyped-call]
 
 
 def split_address(entry: str) -> tuple[str, int]:
