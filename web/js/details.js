@@ -27,13 +27,15 @@ export function shares(prediction, palette) {
     h("span", { text: t("look.error") }), h("strong", { class: `grade ${grade(error)}`, text: percent(Math.round(error * 1000) / 10) }), h("span", { class: "hint", text: t(`look.${grade(error)}`) }))];
 }
 
-function shareRow({ color: name, ordered, measured }, palette) {
+function shareRow({ color: name, ordered, measured, measured_srgb: found, ciede2000: distance }, palette) {
   const color = palette.byName.get(name) ?? palette.find(name);
   const paint = color?.srgb ?? "var(--unknown)";
-  const bar = (value, kind) => h("i", { class: kind, vars: { "--share": `${Math.min(100, value ?? 0)}%`, "--color": paint } });
+  const bar = (value, kind, shown = paint) => h("i", { class: kind, vars: { "--share": `${Math.min(100, value ?? 0)}%`, "--color": shown } });
+  // The swatch as ordered and, beside it, as it came out.
+  const swatch = h("span", { class: found ? "dot pair" : "dot", vars: { "--color": paint, "--found": found ?? paint }, title: distance ? t("look.distance", number(distance)) : "" });
   return h("tr", {},
-    h("th", { scope: "row" }, h("span", { class: "dot", vars: { "--color": paint } }), color?.label ?? (name === "other" ? t("look.other") : name),
-      h("span", { class: "share-bars", "aria-hidden": "true" }, bar(ordered, "ordered"), measured === null ? null : bar(measured, "measured"))),
+    h("th", { scope: "row" }, swatch, color?.label ?? (name === "other" ? t("look.other") : name),
+      h("span", { class: "share-bars", "aria-hidden": "true" }, bar(ordered, "ordered"), measured === null ? null : bar(measured, "measured", found ?? paint))),
     h("td", { text: percent(ordered) }),
     h("td", { text: measured === null ? "–" : percent(Math.round(measured * 10) / 10) }));
 }
@@ -48,6 +50,8 @@ export function facts(prediction) {
     ["look.created", moment(prediction.created_at)],
     ["look.took", metrics.predict_time ? duration(metrics.predict_time) : null],
     ["look.total", metrics.total_time ? duration(metrics.total_time) : null],
+    ["look.tileScore", metrics.tile_score === undefined ? null : number(metrics.tile_score)],
+    ["look.seamScore", metrics.seam_score === undefined ? null : number(metrics.seam_score)],
     ["look.attempts", prediction.attempts > 1 ? number(prediction.attempts) : null],
     ["look.expires", prediction.expires_at ? moment(prediction.expires_at) : null],
     ["look.prompt", input.prompt],
