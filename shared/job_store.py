@@ -200,10 +200,15 @@ class JobStore(JobReader):
         fields = self._run("claim_next", "", model, worker, token, self._lease_ms)
         return read_job(fields) if fields else None
 
-    def renew(self, job_id: str, fence: int, *, step: int | None = None, log: str = "") -> Beat:
-        """Extend the lease, and record the step reached and a log line (ended by a newline) if given."""
-        step_text = "" if step is None else str(step)
-        return Beat(self._run("renew", job_id, fence, self._lease_ms, step_text, log, LOG_MAX_BYTES, LOGS_EVENT_INTERVAL_MS))
+    def renew(self, job_id: str, fence: int, *, step: int | None = None, log: str = "", log_from: int | None = None) -> Beat:
+        """Extend the lease, and record the step reached and log lines (each ended by a newline) if given.
+
+        `log_from` is how many bytes this attempt logged before `log`: what of it is on record already is passed over. Without
+        it a log counts only together with a step that is new.
+        """
+        step_text, from_text = ("" if number is None else str(number) for number in (step, log_from))
+        limits = LOG_MAX_BYTES, LOGS_EVENT_INTERVAL_MS
+        return Beat(self._run("renew", job_id, fence, self._lease_ms, step_text, log, *limits, from_text))
 
     def succeed(self, job_id: str, fence: int, result: Result) -> Finish:
         """End a running job with its pictures."""

@@ -42,6 +42,7 @@ class Progress:
         self._closed = False
         self._step = 0
         self._unsent = f"Using seed: {job.spec.render.seed}\n"
+        self._sent_bytes = 0
         self._beat = Beat.HELD
         self._thread = threading.Thread(target=self._report_forever, name="progress", daemon=True)
         self._thread.start()
@@ -58,7 +59,7 @@ class Progress:
         self._obey(self._beat)
 
     def note(self, line: str) -> None:
-        """Add a line to the job's logs; it goes on record with the next step."""
+        """Add a line to the job's logs; it goes on record with the next report."""
         with self._changed:
             self._unsent += f"{line}\n"
 
@@ -92,7 +93,8 @@ class Progress:
     def _report(self) -> Beat:
         with self._changed:
             step, unsent = self._step, self._unsent
-        beat = self._station.store.renew(self._job.id, self._job.fence, step=step, log=unsent)
+        beat = self._station.store.renew(self._job.id, self._job.fence, step=step, log=unsent, log_from=self._sent_bytes)
+        self._sent_bytes += len(unsent.encode())
         with self._changed:
             self._unsent = self._unsent[len(unsent) :]
         return beat

@@ -110,7 +110,8 @@ local function begin(worker, token, lease_ms)
   local model, lane = get('model'), get('waiting_lane')
   leave_lane()
   local fence = redis.call('HINCRBY', job, 'fence', 1)
-  redis.call('HSET', job, 'status', 'running', 'worker', worker, 'delivery_token', token, 'started_ms', now, 'step', 0)
+  redis.call('HSET', job, 'status', 'running', 'worker', worker, 'delivery_token', token, 'started_ms', now, 'step', 0,
+    'attempt_logged', 0)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('ZADD', prefix .. 'running:' .. model, now, id)
   local last = prefix .. 'last:' .. model

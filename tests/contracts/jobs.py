@@ -143,9 +143,7 @@ class JobStoreContract:
         assert store.claim("nowhere", worker="a", delivery_token="1") is None
 
     def test_the_line_is_taken_by_lane_and_age_and_each_job_once(self, store: JobStore) -> None:
-        low, first, second, high = (
-            self.submit(store, lane=lane) for lane in (Lane.LOW, Lane.NORMAL, Lane.NORMAL, Lane.HIGH)
-        )
+        low, first, second, high = (self.submit(store, lane=lane) for lane in (Lane.LOW, Lane.NORMAL, Lane.NORMAL, Lane.HIGH))
         self.submit(store, model="granule/other")
         taken = [store.claim_next(MODEL, worker="a", token=str(n)) for n in range(5)]
         assert [job and job.id for job in taken] == [high, first, second, low, None]
@@ -181,6 +179,18 @@ class JobStoreContract:
         second = store.claim_next(MODEL, worker="a", token="2")
         assert first is not None and first.waited_s >= 0.05
         assert second is not None and second.waited_s < 0.05
+
+    def test_a_log_is_kept_once_however_its_parts_are_sent_again(self, store: JobStore) -> None:
+        job_id = self.submit(store)
+        store.claim(job_id, worker="a", delivery_token="1")
+        for step, log, log_from in ((1, "one\n", 0), (1, "one\nnote\n", 0), (2, "two\n", 9), (2, "two\nlast\n", 9)):
+            assert store.renew(job_id, 1, step=step, log=log, log_from=log_from) is Beat.HELD
+        job = store.get(job_id)
+        assert job.logs == "one\nnote\ntwo\nlast\n" and job.logged_bytes == len(job.logs)
+        store.release(job_id, 1)
+        store.claim(job_id, worker="b", delivery_token="2")
+        store.renew(job_id, 2, step=1, log="again\n", log_from=0)
+        assert store.get(job_id).logs.endswith("last\nagain\n")
 
     def test_a_finished_job_keeps_its_first_outcome(self, store: JobStore) -> None:
         job_id = self.submit(store)
