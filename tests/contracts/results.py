@@ -205,6 +205,15 @@ class ResultsContract:
         store.remove_data(job)
         assert [delivery.event for delivery in outbox.of_job(spec.id)] == [Event.COMPLETED]
 
+    def test_removed_data_leaves_no_word_of_the_order(self, redis: Redis, store: JobStore) -> None:
+        render = replace(new_spec().render, prompt="61.37% puce", negative_prompt="dull", painted=(("#A0F028", 61.37),))
+        order = {"mix": [("puce", 61.37)], "input": {"prompt": "61.37% puce"}, "warnings": ["puce?"], "filename": "puce.png"}
+        spec = self.submit(store, render=replace(render, strength=0.5), **order)
+        store.remove_data(self.finish(store, spec))
+        kept = str(redis.hgetall(f"test:job:{spec.id}"))
+        assert [word for word in ("61.37", "puce", "A0F028", "dull") if word in kept] == []
+        assert store.get(spec.id).spec.render.steps == spec.render.steps
+
     def test_a_purged_job_leaves_nothing(self, redis: Redis, store: JobStore) -> None:
         before = set(redis.keys())
         spec = self.submit(store, webhook="https://shop.example/hook", webhook_events=list(Event), cancel_after_s=60.0)
