@@ -26,6 +26,9 @@ blueprint = Blueprint("metrics", __name__)
 
 SCHEME = "bearer"
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "QUERY", "PATCH"})
+"""Methods that are told by name. A caller can make up as many as he likes, and each would be kept for ever."""
+
 
 @blueprint.get("/metrics")
 def get_metrics() -> Response:
@@ -136,5 +139,6 @@ def _observe(response: Response) -> Response:
     # The same view is mounted under several addresses; what follows "@" tells them apart.
     mounted, _, view = (request.endpoint or "none").rpartition(".")
     name = f"{mounted.partition('@')[0]}.{view}".lstrip(".")
-    HTTP_DURATION.labels(name, request.method, response.status_code).observe(time.monotonic() - g.started_s)
+    method = request.method if request.method in METHODS else "other"
+    HTTP_DURATION.labels(name, method, response.status_code).observe(time.monotonic() - g.started_s)
     return response

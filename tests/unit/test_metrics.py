@@ -146,6 +146,17 @@ def test_requests_are_timed_by_view_whatever_the_address(redis: FakeRedis, store
     assert value(samples, name, view="none", method="GET", status="404")
 
 
+def test_methods_that_callers_make_up_are_counted_as_one(redis: FakeRedis, store: JobStore) -> None:
+    client = client_of(SETTINGS, redis, store)
+    name = "granule_http_request_seconds_count"
+    for number in range(3):
+        client.open("/v1/predictions", method=f"MADE-UP-{number}")
+    samples = scrape(client)
+    methods = {dict(labels)["method"] for found, labels in samples if found == name}
+    assert not [method for method in methods if method.startswith("MADE-UP")]
+    assert (value(samples, name, view="none", method="other", status="405") or 0) >= 3
+
+
 def test_without_a_scrapers_token_only_this_machine_is_answered(redis: FakeRedis, store: JobStore) -> None:
     client = client_of(SETTINGS, redis, store)
     assert client.get("/metrics").status_code == 200
