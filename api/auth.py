@@ -120,7 +120,8 @@ def is_local(request: Request) -> bool:
 
     Not taken for one is what shows that a proxy, or a name that leads here, stands between: its headers, a foreign Host, or
     HTTP/1.0, which some proxies speak unless told otherwise. A proxy that hides itself altogether cannot be told from a local
-    caller.
+    caller. Nor is a page from elsewhere that a browser on this machine shows: it may send a POST without a body unasked, and
+    the browser says in Origin where the page is from.
     """
     peer = request.remote_addr or ""
     try:
@@ -128,7 +129,12 @@ def is_local(request: Request) -> bool:
     except ValueError:
         local = False
     forwarded = any(name in request.headers for name in FORWARDED) or request.environ["SERVER_PROTOCOL"] == "HTTP/1.0"
-    return local and not forwarded and _host_name(request.host) in LOCAL_HOSTS
+    return local and not forwarded and _host_name(request.host) in LOCAL_HOSTS and _is_local_origin(request)
+
+
+def _is_local_origin(request: Request) -> bool:
+    origin = request.headers.get("Origin")
+    return origin is None or _host_name(origin.partition("://")[2]) in LOCAL_HOSTS
 
 
 def _local_token(request: Request, settings: Settings) -> Token:

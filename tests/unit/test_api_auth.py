@@ -67,6 +67,17 @@ def test_without_tokens_nobody_comes_through_a_proxy_or_a_foreign_name(headers: 
         tokens().token_of(request("127.0.0.1", **({"Host": "localhost"} | headers)))
 
 
+@pytest.mark.parametrize("origin", ["http://localhost:8000", "http://127.0.0.1:5173", "http://[::1]:8000", "https://localhost"])
+def test_without_tokens_pages_of_this_machine_are_served(origin: str) -> None:
+    assert tokens().token_of(request("127.0.0.1", Host="localhost", Origin=origin)).tenant == "local"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.com", "null", "", "http://localhost.example.com", "localhost"])
+def test_without_tokens_no_page_from_elsewhere_is(origin: str) -> None:
+    with pytest.raises(Unauthenticated):
+        tokens().token_of(request("127.0.0.1", Host="localhost", Origin=origin))
+
+
 def test_without_tokens_nobody_comes_over_the_version_of_http_that_proxies_speak_by_default() -> None:
     asked = request("127.0.0.1", Host="localhost")
     asked.environ["SERVER_PROTOCOL"] = "HTTP/1.0"
