@@ -2,7 +2,8 @@
 
 Plain diffusers is measured twice: in float32, which is what it loads without being told, and in the model's own bfloat16. The
 three take turns, so that the machine's slow moments hit all; the ratios are of the pictures of one turn. Every turn has
-another prompt, so nobody's memory of prompts helps.
+another prompt, so nobody's memory of prompts helps. Processor time stands beside the time on the clock: on a machine with other
+work it is the one that can be compared.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ def main() -> None:
 
 
 def compare(systems: dict[str, Draw], specs: list[RenderSpec]) -> dict[str, dict[str, list[float]]]:
-    """Draw every picture with every system. Return `seconds` and `psnr_db`, the likeness to the worker's, a picture each."""
-    found: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "psnr_db": []} for name in systems}
+    """Draw every picture with every system. Return, a picture each, `seconds`, `processor_s`, and `psnr_db` to the worker's."""
+    found: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "processor_s": [], "psnr_db": []} for name in systems}
     for spec in specs:
         pictures = {}
         for name, draw in systems.items():
-            started_s = time.perf_counter()
+            started_s, worked_s = time.perf_counter(), time.process_time()
             pictures[name] = draw(spec)
+            found[name]["processor_s"].append(time.process_time() - worked_s)
             found[name]["seconds"].append(time.perf_counter() - started_s)
         for name, picture in pictures.items():
             if name != WORKER:
@@ -73,17 +75,25 @@ def compare(systems: dict[str, Draw], specs: list[RenderSpec]) -> dict[str, dict
 
 def make_report(found: dict[str, dict[str, list[float]]], machine: dict[str, object], turns: int, steps: int) -> Report:
     """Turn what was found into a table; `ratio` is the worker's time over the other's, the median over the turns."""
-    own = found[WORKER]["seconds"]
     rows = []
     for name, figures in found.items():
-        ratio = statistics.median(mine / other for mine, other in zip(own, figures["seconds"], strict=True))
         likeness = statistics.median(figures["psnr_db"]) if figures["psnr_db"] else None
-        rows.append([name, percentile(figures["seconds"], 50), min(figures["seconds"]), ratio, likeness])
+        cells = [
+            (percentile(figures[what], 50), min(figures[what]), _ratio(found[WORKER][what], figures[what]))
+            for what in ("seconds", "processor_s")
+        ]
+        rows.append([name, *cells[0], *cells[1], likeness])
     threads = f"{torch.get_num_threads()} threads"
     title = f"{steps} steps, 1024 x 1024, {turns} turns, {threads}; ratio is the worker's time over this row's"
-    table = Table(title, ["", "s/image p50", "s/image least", "ratio", "PSNR to the worker's, dB"], rows)
-    chart = Chart("Seconds an image, p50", list(found), {"s/image": [percentile(f["seconds"], 50) for f in found.values()]})
+    columns = ["", "s/image p50", "least", "ratio", "processor s/image p50", "least", "ratio", "PSNR to the worker's, dB"]
+    table = Table(title, columns, rows)
+    bars = {"processor s/image": [percentile(figures["processor_s"], 50) for figures in found.values()]}
+    chart = Chart("Processor seconds an image, p50", list(found), bars)
     return Report("mini", machine, {"found": found}, [table], chart)
+
+
+def _ratio(own: list[float], others: list[float]) -> float:
+    return statistics.median(mine / other for mine, other in zip(own, others, strict=True))
 
 
 if __name__ == "__main__":

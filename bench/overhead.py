@@ -161,8 +161,8 @@ def make_report(
     ]
     answers = [[name, *_both(values.accepted), *_both(values.poll)] for name, values in found.items() if values.accepted]
     tables.append(Table("Answers in milliseconds", ["", "order p50", "order p99", "poll p50", "poll p99"], answers))
-    kept = [[system.name, system.queue, system.status, system.storage] for system in shown]
-    tables.append(Table("What becomes of an order", ["", "waits in", "status", "picture in the end"], kept))
+    kept = [[system.name, system.queue, system.status, system.storage, system.wire] for system in shown]
+    tables.append(Table("What becomes of an order", ["", "waits in", "status", "picture in the end", "asked over"], kept))
     series: dict[str, list[float | None]] = {
         "start p50": [percentile(found[system.name].start[0], 50) for system in shown],
         "all p50": [percentile(found[system.name].total[0], 50) for system in shown],

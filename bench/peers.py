@@ -56,7 +56,7 @@ class System:
     """One row of the comparison.
 
     `requirements` are pip's, installed into an environment of its own; none means Granule's. `queue`, `status` and `storage`
-    say what it keeps of an order, and where the picture is in the end. `client` is a module of `bench.systems`; it needs the
+    say what it keeps of an order, and where the picture is in the end; `wire` what it is asked over. `client` is a module of `bench.systems`; it needs the
     system's own libraries where `client_is_native`.
     """
 
@@ -65,6 +65,7 @@ class System:
     queue: str
     status: str
     storage: str
+    wire: str
     plan: Callable[[Site], Running]
     client: str = "http_client"
     client_is_native: bool = False
@@ -170,13 +171,15 @@ def _is_ready(url: str) -> bool:
     return answer.ok and "STARTING" not in answer.text
 
 
-NONE = "none"
+NONE = "in the answer"
 SYSTEMS = (
-    System("Granule", (), "Redis, on disk", "by id, stream, webhook", "S3 and a URL", _granule, "granule_client"),
-    System("Celery task", (), "Redis, on disk", "by id, unknown ids wait", "bytes in Redis", _celery, "celery_task", True),
-    System("rq", ("rq==3.0.0",), "Redis, on disk", "by id", "bytes in Redis", _rq, "rq_job", True),
-    System("Cog", ("cog==0.23.1",), "none, busy is 409", "webhook", NONE, _cog),
-    System("LitServe", ("litserve==0.2.19",), "in memory", NONE, NONE, _litserve),
-    System("BentoML", ("bentoml==1.4.38",), "in memory", NONE, NONE, _bentoml),
-    System("Ray Serve", ("ray[serve]==2.60.0",), "in memory", NONE, NONE, _ray_serve),
+    System("Granule", (), "Redis, on disk", "by id, stream, webhook", "S3 and a URL", "HTTP", _granule, "granule_client"),
+    System(
+        "Celery task", (), "Redis, on disk", "by id, unknown ids wait", "bytes in Redis", "Redis", _celery, "celery_task", True
+    ),
+    System("rq", ("rq==3.0.0",), "Redis, on disk", "by id", "bytes in Redis", "Redis", _rq, "rq_job", True),
+    System("Cog", ("cog==0.23.1",), "none, busy is 409", "webhook", NONE, "HTTP", _cog),
+    System("LitServe", ("litserve==0.2.19",), "in memory", "none", NONE, "HTTP", _litserve),
+    System("BentoML", ("bentoml==1.4.38",), "in memory", "none", NONE, "HTTP", _bentoml),
+    System("Ray Serve", ("ray[serve]==2.60.0",), "in memory", "none", NONE, "HTTP", _ray_serve),
 )
