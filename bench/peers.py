@@ -56,8 +56,8 @@ class System:
     """One row of the comparison.
 
     `requirements` are pip's, installed into an environment of its own; none means Granule's. `queue`, `status` and `storage`
-    say what it keeps of an order, and where the picture is in the end; `wire` what it is asked over. `client` is a module of `bench.systems`; it needs the
-    system's own libraries where `client_is_native`.
+    say what it keeps of an order, and where the picture is in the end; `wire` what it is asked over. `client` is a module of
+    `bench.systems`; it needs the system's own libraries where `client_is_native`.
     """
 
     name: str
