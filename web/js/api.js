@@ -65,7 +65,10 @@ export class Api {
   /** Live workers by model, or null when the server does not answer. Needs no token. */
   async health() {
     try {
-      const response = await fetch(new URL("readyz", document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+      const response = await fetch(new URL("readyz", document.baseURI), {
+        cache: "no-store",
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
       this.onReach(true);
       return (await response.json()).workers ?? {};
     } catch {

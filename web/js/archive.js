@@ -4,7 +4,20 @@
 import { Unreachable } from "./api.js";
 import { picturesOf } from "./tile.js";
 
-const COLUMNS = ["file", "id", "model", "version", "prompt", "seed", "created_at", "completed_at", "predict_time", "color_error", "composition", "provenance"];
+const COLUMNS = [
+  "file",
+  "id",
+  "model",
+  "version",
+  "prompt",
+  "seed",
+  "created_at",
+  "completed_at",
+  "predict_time",
+  "color_error",
+  "composition",
+  "provenance",
+];
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let value = byte;
@@ -93,7 +106,9 @@ function unused(name, taken) {
 }
 
 async function fetchBytes(address) {
-  const response = await fetch(address).catch((error) => { throw new Unreachable(String(error), { cause: error }); });
+  const response = await fetch(address).catch((error) => {
+    throw new Unreachable(String(error), { cause: error });
+  });
   if (!response.ok) throw new Error(`${response.status} ${address}`);
   return new Uint8Array(await response.arrayBuffer());
 }

@@ -13,14 +13,26 @@ export class Card {
     this.actions = actions;
     this.picture = h("div", { class: "card-picture" });
     this.open = h("button", { type: "button", class: "card-open", on: { click: () => this.actions.open(this.prediction) } });
-    this.box = h("input", { type: "checkbox", class: "card-select", on: { change: () => this.actions.select(this.prediction, this.box.checked) } });
+    this.box = h("input", {
+      type: "checkbox",
+      class: "card-select",
+      on: { change: () => this.actions.select(this.prediction, this.box.checked) },
+    });
     this.name = h("span", { class: "card-name" });
     this.state = h("span", { class: "card-state" });
     this.stripe = h("span", { class: "card-stripe", "aria-hidden": "true" });
     this.bar = h("div", { class: "progress", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" }, h("span"));
     this.buttons = h("div", { class: "card-buttons" });
-    this.element = h("article", { class: "card", data: { id: prediction.id } },
-      this.picture, this.bar, h("div", { class: "card-text" }, this.stripe, this.name, this.state), this.open, this.box, this.buttons);
+    this.element = h(
+      "article",
+      { class: "card", data: { id: prediction.id } },
+      this.picture,
+      this.bar,
+      h("div", { class: "card-text" }, this.stripe, this.name, this.state),
+      this.open,
+      this.box,
+      this.buttons,
+    );
     this.show(prediction);
   }
 
@@ -45,16 +57,28 @@ export class Card {
   }
 
   showStripe() {
-    fill(this.stripe, partsOf(this.prediction, this.palette).map((part) => h("i", { vars: { "--share": String(part.share), "--color": part.color?.srgb ?? "var(--unknown)" } })));
+    fill(
+      this.stripe,
+      partsOf(this.prediction, this.palette).map((part) =>
+        h("i", { vars: { "--share": String(part.share), "--color": part.color?.srgb ?? "var(--unknown)" } }),
+      ),
+    );
   }
 
   showState(standing) {
     const { prediction } = this;
     const live = !hasEnded(prediction);
     const error = prediction.color_error;
-    const measured = standing === "succeeded" && error !== null
-      ? h("span", { class: `grade ${grade(error)}`, title: t("look.errorHint"), text: `Δ ${percent(Math.round(error * 1000) / 10)}` }) : null;
-    const word = standing === "succeeded" ? moment(prediction.completed_at) : (live && outlookOf(prediction)) || t(`status.${standing}`);
+    const measured =
+      standing === "succeeded" && error !== null
+        ? h("span", {
+            class: `grade ${grade(error)}`,
+            title: t("look.errorHint"),
+            text: `Δ ${percent(Math.round(error * 1000) / 10)}`,
+          })
+        : null;
+    const word =
+      standing === "succeeded" ? moment(prediction.completed_at) : (live && outlookOf(prediction)) || t(`status.${standing}`);
     fill(this.state, h("span", { class: `standing ${standing}`, text: word }), measured);
   }
 
@@ -76,7 +100,12 @@ export class Card {
     }
     const image = h("img", { alt: "", loading: "lazy", decoding: "async", class: "arriving" });
     // What was there before stays until the picture can be painted: a large one takes a while to decode after it has come.
-    image.addEventListener("load", () => image.decode().catch(() => {}).then(() => image.classList.remove("arriving")));
+    image.addEventListener("load", () =>
+      image
+        .decode()
+        .catch(() => {})
+        .then(() => image.classList.remove("arriving")),
+    );
     image.addEventListener("error", () => this.element.classList.add("broken"));
     image.src = address;
     if (this.picture.childElementCount) this.picture.append(image);
@@ -98,14 +127,21 @@ export class Card {
       from += part.share;
       return stop;
     });
-    return h("div", { class: "wash", vars: stops.length ? { background: `linear-gradient(135deg, ${[...stops, stops.at(-1)].join(", ")})` } : {} });
+    return h("div", {
+      class: "wash",
+      vars: stops.length ? { background: `linear-gradient(135deg, ${[...stops, stops.at(-1)].join(", ")})` } : {},
+    });
   }
 
   showButtons() {
     const { prediction } = this;
     const live = !hasEnded(prediction);
-    fill(this.buttons,
+    fill(
+      this.buttons,
       live ? iconButton("close", t("watch.cancel"), () => this.actions.cancel(prediction)) : null,
-      ["failed", "canceled"].includes(standingOf(prediction)) ? button(t("watch.again"), () => this.actions.again(prediction), { class: "button small" }) : null);
+      ["failed", "canceled"].includes(standingOf(prediction))
+        ? button(t("watch.again"), () => this.actions.again(prediction), { class: "button small" })
+        : null,
+    );
   }
 }

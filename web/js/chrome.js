@@ -26,28 +26,61 @@ export class Chrome {
     document.querySelector("header").after(this.banner);
     const skip = document.querySelector(".skip");
     if (skip) skip.textContent = t("skip");
-    setInterval(() => { if (!document.hidden) this.checkHealth(); }, HEALTH_MS);
+    setInterval(() => {
+      if (!document.hidden) this.checkHealth();
+    }, HEALTH_MS);
   }
 
   brand(page) {
     const link = (name, href) => h("a", { href, text: t(name), "aria-current": name === page ? "page" : undefined });
     return [
-      h("a", { class: "brand", href: "./", "aria-label": "Granule" }, h("span", { class: "mark", "aria-hidden": "true" }, h("i"), h("i"), h("i"), h("i")), h("span", { text: "Granule" })),
+      h(
+        "a",
+        { class: "brand", href: "./", "aria-label": "Granule" },
+        h("span", { class: "mark", "aria-hidden": "true" }, h("i"), h("i"), h("i"), h("i")),
+        h("span", { text: "Granule" }),
+      ),
       h("nav", { "aria-label": "Granule" }, link("studio", "./"), link("operations", "./ops"), link("documentation", "./docs")),
     ];
   }
 
   switches() {
-    const languages = h("div", { class: "segments", role: "radiogroup", "aria-label": t("language") }, LANGUAGES.flatMap((tag) => [
-      h("input", { type: "radio", name: "language", id: `language-${tag}`, checked: tag === lang, "aria-label": t(`language.${tag}`), on: { change: () => { keepLanguage(tag); location.reload(); } } }),
-      h("label", { htmlFor: `language-${tag}`, title: t(`language.${tag}`), text: NAMES[tag] })]));
+    const languages = h(
+      "div",
+      { class: "segments", role: "radiogroup", "aria-label": t("language") },
+      LANGUAGES.flatMap((tag) => [
+        h("input", {
+          type: "radio",
+          name: "language",
+          id: `language-${tag}`,
+          checked: tag === lang,
+          "aria-label": t(`language.${tag}`),
+          on: {
+            change: () => {
+              keepLanguage(tag);
+              location.reload();
+            },
+          },
+        }),
+        h("label", { htmlFor: `language-${tag}`, title: t(`language.${tag}`), text: NAMES[tag] }),
+      ]),
+    );
     const themes = iconButton("theme", t(`theme.${theme()}`), () => {
       const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length];
       keepTheme(next);
       themes.title = t(`theme.${next}`);
       themes.setAttribute("aria-label", t(`theme.${next}`));
     });
-    const forget = token() ? button(t("token.forget"), () => { keepToken(""); location.reload(); }, { class: "button small quiet" }) : null;
+    const forget = token()
+      ? button(
+          t("token.forget"),
+          () => {
+            keepToken("");
+            location.reload();
+          },
+          { class: "button small quiet" },
+        )
+      : null;
     return h("div", { class: "switches" }, forget, languages, themes);
   }
 
@@ -85,12 +118,21 @@ export class Chrome {
   /** Ask for a token until one is given. */
   askToken(wrong) {
     const input = h("input", { type: "password", id: "token", autocomplete: "off", required: true, spellcheck: false });
-    const form = h("form", { method: "dialog" },
-      h("h2", { id: "token-title", text: t("token.title") }), h("p", { text: t("token.text") }),
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "token-title", text: t("token.title") }),
+      h("p", { text: t("token.text") }),
       wrong ? h("p", { class: "remark wrong" }, icon("warning"), t("token.wrong")) : null,
-      h("label", { class: "label", htmlFor: "token", text: t("token.label") }), input,
-      h("div", { class: "sheet-foot" }, h("button", { type: "submit", class: "button primary", text: t("token.use") })));
-    const dialog = h("dialog", { class: "sheet small", "aria-labelledby": "token-title", on: { cancel: (event) => event.preventDefault() } }, form);
+      h("label", { class: "label", htmlFor: "token", text: t("token.label") }),
+      input,
+      h("div", { class: "sheet-foot" }, h("button", { type: "submit", class: "button primary", text: t("token.use") })),
+    );
+    const dialog = h(
+      "dialog",
+      { class: "sheet small", "aria-labelledby": "token-title", on: { cancel: (event) => event.preventDefault() } },
+      form,
+    );
     document.body.append(dialog);
     dialog.showModal();
     return new Promise((resolve) => {
@@ -104,12 +146,28 @@ export class Chrome {
 
   /** Ask before something that cannot be undone. Resolves to true or false. */
   confirm(question, yes) {
-    const dialog = h("dialog", { class: "sheet small", "aria-label": question }, h("form", { method: "dialog" }, h("p", { text: question }),
-      h("div", { class: "sheet-foot" }, h("button", { class: "button", value: "no", text: t("cancel") }), h("button", { class: "button primary", value: "yes", text: yes }))));
+    const dialog = h(
+      "dialog",
+      { class: "sheet small", "aria-label": question },
+      h(
+        "form",
+        { method: "dialog" },
+        h("p", { text: question }),
+        h(
+          "div",
+          { class: "sheet-foot" },
+          h("button", { class: "button", value: "no", text: t("cancel") }),
+          h("button", { class: "button primary", value: "yes", text: yes }),
+        ),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
     return new Promise((resolve) => {
-      dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "yes"); });
+      dialog.addEventListener("close", () => {
+        dialog.remove();
+        resolve(dialog.returnValue === "yes");
+      });
     });
   }
 }

@@ -11,33 +11,84 @@ export function standing(prediction) {
   const word = standingOf(prediction);
   const text = hasEnded(prediction) ? (prediction.error ?? "") : outlookOf(prediction);
   const said = prediction.error_code ? complaint({ code: prediction.error_code, message: prediction.error }) : text;
-  return h("p", { class: "standing-line" }, h("span", { class: `standing ${word}`, text: t(`status.${word}`) }), said ? ` ${said}` : "",
-    prediction.reused_from ? ` ${t("watch.reused")}` : "");
+  return h(
+    "p",
+    { class: "standing-line" },
+    h("span", { class: `standing ${word}`, text: t(`status.${word}`) }),
+    said ? ` ${said}` : "",
+    prediction.reused_from ? ` ${t("watch.reused")}` : "",
+  );
 }
 
 /** Ordered beside measured shares, colour by colour, and how far off the whole is. */
 export function shares(prediction, palette) {
   const { composition, color_error: error } = prediction;
-  const rows = composition ?? partsOf(prediction, palette).map((part) => ({ color: part.name, ordered: part.share, measured: null }));
+  const rows =
+    composition ?? partsOf(prediction, palette).map((part) => ({ color: part.name, ordered: part.share, measured: null }));
   if (!rows.length) return h("p", { class: "hint", text: t("look.unmeasured") });
-  const table = h("table", { class: "shares" },
-    h("thead", {}, h("tr", {}, h("th", { text: t("tiles.color"), scope: "col" }), h("th", { text: t("look.ordered"), scope: "col" }), h("th", { text: t("look.measured"), scope: "col" }))),
-    h("tbody", {}, rows.map((row) => shareRow(row, palette))));
-  return [table, error === null || error === undefined ? null : h("p", { class: "error-line", title: t("look.errorHint") },
-    h("span", { text: t("look.error") }), h("strong", { class: `grade ${grade(error)}`, text: percent(Math.round(error * 1000) / 10) }), h("span", { class: "hint", text: t(`look.${grade(error)}`) }))];
+  const table = h(
+    "table",
+    { class: "shares" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { text: t("tiles.color"), scope: "col" }),
+        h("th", { text: t("look.ordered"), scope: "col" }),
+        h("th", { text: t("look.measured"), scope: "col" }),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((row) => shareRow(row, palette)),
+    ),
+  );
+  return [
+    table,
+    error === null || error === undefined
+      ? null
+      : h(
+          "p",
+          { class: "error-line", title: t("look.errorHint") },
+          h("span", { text: t("look.error") }),
+          h("strong", { class: `grade ${grade(error)}`, text: percent(Math.round(error * 1000) / 10) }),
+          h("span", { class: "hint", text: t(`look.${grade(error)}`) }),
+        ),
+  ];
 }
 
 function shareRow({ color: name, ordered, measured, measured_srgb: found, ciede2000: distance }, palette) {
   const color = palette.byName.get(name) ?? palette.find(name);
   const paint = color?.srgb ?? "var(--unknown)";
-  const bar = (value, kind, shown = paint) => h("i", { class: kind, vars: { "--share": `${Math.min(100, value ?? 0)}%`, "--color": shown } });
+  const bar = (value, kind, shown = paint) =>
+    h("i", { class: kind, vars: { "--share": `${Math.min(100, value ?? 0)}%`, "--color": shown } });
   // The swatch as ordered and, beside it, as it came out.
-  const swatch = h("span", { class: found ? "dot pair" : "dot", vars: { "--color": paint, "--found": found ?? paint }, title: distance ? t("look.distance", number(distance)) : "" });
-  return h("tr", {},
-    h("th", { scope: "row" }, swatch, color?.label ?? (name === "other" ? t("look.other") : name),
-      h("span", { class: "share-bars", "aria-hidden": "true" }, bar(ordered, "ordered"), measured === null ? null : bar(measured, "measured", found ?? paint))),
+  const swatch = h("span", {
+    class: found ? "dot pair" : "dot",
+    vars: { "--color": paint, "--found": found ?? paint },
+    title: distance ? t("look.distance", number(distance)) : "",
+  });
+  return h(
+    "tr",
+    {},
+    h(
+      "th",
+      { scope: "row" },
+      swatch,
+      color?.label ?? (name === "other" ? t("look.other") : name),
+      h(
+        "span",
+        { class: "share-bars", "aria-hidden": "true" },
+        bar(ordered, "ordered"),
+        measured === null ? null : bar(measured, "measured", found ?? paint),
+      ),
+    ),
     h("td", { text: percent(ordered) }),
-    h("td", { text: measured === null ? "–" : percent(Math.round(measured * 10) / 10) }));
+    h("td", { text: measured === null ? "–" : percent(Math.round(measured * 10) / 10) }),
+  );
 }
 
 /** Names and values of a tile, provenance included. */
@@ -59,17 +110,29 @@ export function facts(prediction) {
     ["order.priority", t(`order.${prediction.priority}`)],
     ["look.id", prediction.id],
   ];
-  return [list(known.map(([key, value]) => [t(key), value])), provenance ? folded(t("look.provenance"), list(flat(provenance))) : null];
+  return [
+    list(known.map(([key, value]) => [t(key), value])),
+    provenance ? folded(t("look.provenance"), list(flat(provenance))) : null,
+  ];
 }
 
 /** Nested values as one list of dotted names. */
 function flat(value, prefix = "") {
-  return Object.entries(value).flatMap(([name, inner]) => (inner !== null && typeof inner === "object" && !Array.isArray(inner) ? flat(inner, `${prefix}${name}.`) : [[prefix + name, Array.isArray(inner) ? inner.join(", ") : inner]]));
+  return Object.entries(value).flatMap(([name, inner]) =>
+    inner !== null && typeof inner === "object" && !Array.isArray(inner)
+      ? flat(inner, `${prefix}${name}.`)
+      : [[prefix + name, Array.isArray(inner) ? inner.join(", ") : inner]],
+  );
 }
 
 function list(pairs) {
-  return h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
-    .flatMap(([name, value]) => [h("dt", { text: name }), h("dd", { text: String(value) })]));
+  return h(
+    "dl",
+    { class: "facts" },
+    pairs
+      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .flatMap(([name, value]) => [h("dt", { text: name }), h("dd", { text: String(value) })]),
+  );
 }
 
 export function folded(title, ...content) {
@@ -82,11 +145,36 @@ export function code(prediction, say) {
   const found = snippets(prediction, origin);
   const block = h("pre", { tabIndex: 0 });
   const tabs = h("div", { class: "segments" });
-  const radios = found.map(({ name, text }, at) => h("input", { type: "radio", name: "snippet", id: `snippet-${at}`, checked: at === 0, on: { change: () => { block.textContent = text; } } }));
-  fill(tabs, radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: found[at].name })]));
+  const radios = found.map(({ name, text }, at) =>
+    h("input", {
+      type: "radio",
+      name: "snippet",
+      id: `snippet-${at}`,
+      checked: at === 0,
+      on: {
+        change: () => {
+          block.textContent = text;
+        },
+      },
+    }),
+  );
+  fill(
+    tabs,
+    radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: found[at].name })]),
+  );
   block.textContent = found[0].text;
-  return h("details", { class: "folded" }, h("summary", { text: t("look.code") }),
-    h("div", { class: "code-head" }, tabs, button([icon("copy"), t("look.copy")], () => copy(block.textContent, say), { class: "button small" })), block);
+  return h(
+    "details",
+    { class: "folded" },
+    h("summary", { text: t("look.code") }),
+    h(
+      "div",
+      { class: "code-head" },
+      tabs,
+      button([icon("copy"), t("look.copy")], () => copy(block.textContent, say), { class: "button small" }),
+    ),
+    block,
+  );
 }
 
 /** Put a text on the clipboard and say what came of it. */
@@ -102,7 +190,12 @@ export async function copy(text, say) {
 /** What the server found odd about the order. */
 export function warnings(prediction) {
   if (!prediction.warnings.length) return null;
-  return h("div", { class: "remarks" }, h("h3", { text: t("look.warnings") }), prediction.warnings.map((warning) => h("p", { class: "remark", text: warning })));
+  return h(
+    "div",
+    { class: "remarks" },
+    h("h3", { text: t("look.warnings") }),
+    prediction.warnings.map((warning) => h("p", { class: "remark", text: warning })),
+  );
 }
 
 /** The log, folded away. */
@@ -113,6 +206,10 @@ export function log(prediction) {
 /** A link that downloads a tile's picture under its own name. */
 export function downloadLink(address) {
   const filename = decodeURIComponent(new URL(address).pathname.split("/").at(-1));
-  return h("a", { class: "button primary", href: address, download: filename, title: filename }, icon("download"), t("look.download"));
+  return h(
+    "a",
+    { class: "button primary", href: address, download: filename, title: filename },
+    icon("download"),
+    t("look.download"),
+  );
 }
-

@@ -70,7 +70,11 @@ export function icon(name) {
 
 /** Build a button that shows an icon and is called `label`, for the pointer as a tooltip and for screen readers. */
 export function iconButton(name, label, onClick, properties = {}) {
-  return h("button", { type: "button", class: "icon-button", title: label, "aria-label": label, on: { click: onClick }, ...properties }, icon(name));
+  return h(
+    "button",
+    { type: "button", class: "icon-button", title: label, "aria-label": label, on: { click: onClick }, ...properties },
+    icon(name),
+  );
 }
 
 /** Build a plain button. */

@@ -37,7 +37,10 @@ function optionLabel(name, option) {
 function resolved(schema, document) {
   const reference = schema.$ref ?? schema.allOf?.[0]?.$ref;
   if (!reference) return schema;
-  const target = reference.replace("#/", "").split("/").reduce((found, key) => found?.[key], document);
+  const target = reference
+    .replace("#/", "")
+    .split("/")
+    .reduce((found, key) => found?.[key], document);
   return { ...target, ...schema };
 }
 
@@ -105,7 +108,11 @@ export class Fields {
     if (schema.type === "boolean") return this.flag(name, schema);
     if (schema.type === "integer" && schema.maximum - schema.minimum < CHOICE_MAX) {
       const { minimum, maximum } = schema;
-      return this.choice(name, schema, Array.from({ length: maximum - minimum + 1 }, (_, at) => minimum + at));
+      return this.choice(
+        name,
+        schema,
+        Array.from({ length: maximum - minimum + 1 }, (_, at) => minimum + at),
+      );
     }
     if (schema.type === "integer" || schema.type === "number") return this.amount(name, schema);
     if (schema.type === "array" && ["integer", "number"].includes(schema.items?.type)) return this.series(name, schema);
@@ -116,11 +123,14 @@ export class Fields {
   frame(name, schema, control, id = `field-${name}`) {
     const error = h("p", { class: "remark wrong", id: `${id}-error`, hidden: true });
     const about = hint(name, schema);
-    const element = h("div", { class: "field" },
+    const element = h(
+      "div",
+      { class: "field" },
       h("label", { class: "label", htmlFor: id, text: label(name, schema) }),
       control,
       about ? h("p", { class: "hint", id: `${id}-hint`, text: about }) : null,
-      error);
+      error,
+    );
     const input = control.id === id ? control : control.querySelector(`#${id}`);
     input?.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
     const complain = (text) => {
@@ -133,10 +143,23 @@ export class Fields {
 
   seed(schema) {
     let kept = false;
-    const input = h("input", { type: "number", id: "field-seed", min: 0, max: schema.maximum ?? SEED_MAX, step: 1, value: newSeed(), on: { change: this.onChange } });
+    const input = h("input", {
+      type: "number",
+      id: "field-seed",
+      min: 0,
+      max: schema.maximum ?? SEED_MAX,
+      step: 1,
+      value: newSeed(),
+      on: { change: this.onChange },
+    });
     const keep = iconButton("unlock", "", () => show(!kept));
-    const roll = () => { if (!kept) input.value = newSeed(); };
-    const dice = iconButton("dice", t("seed.dice"), () => { input.value = newSeed(); this.onChange(); });
+    const roll = () => {
+      if (!kept) input.value = newSeed();
+    };
+    const dice = iconButton("dice", t("seed.dice"), () => {
+      input.value = newSeed();
+      this.onChange();
+    });
     const show = (value) => {
       kept = value;
       keep.title = t(kept ? "seed.release" : "seed.keep");
@@ -150,9 +173,16 @@ export class Fields {
     keep.setAttribute("aria-label", t("seed.keep"));
     keep.title = t("seed.keep");
     return {
-      ...framed, roll, kept: () => kept,
+      ...framed,
+      roll,
+      kept: () => kept,
       get: () => (input.value === "" ? undefined : Number(input.value)),
-      set: (value) => { if (value !== null && value !== -1) { input.value = value; show(true); } },
+      set: (value) => {
+        if (value !== null && value !== -1) {
+          input.value = value;
+          show(true);
+        }
+      },
     };
   }
 
@@ -161,71 +191,142 @@ export class Fields {
     if (schema.nullable && (schema.default ?? null) === null) options.unshift(undefined);
     if (options.length < 2) return null;
     const watchers = [];
-    const radios = options.map((option, at) => h("input", {
-      type: "radio", name: `field-${name}`, id: `field-${name}-${at}`, checked: option === (schema.default ?? undefined),
-      on: { change: () => { watchers.forEach((watcher) => watcher()); this.onChange(); } },
-    }));
-    const group = h("div", { class: "segments", role: "radiogroup", "aria-labelledby": `field-${name}-label` },
-      radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: optionLabel(name, options[at]) })]));
+    const radios = options.map((option, at) =>
+      h("input", {
+        type: "radio",
+        name: `field-${name}`,
+        id: `field-${name}-${at}`,
+        checked: option === (schema.default ?? undefined),
+        on: {
+          change: () => {
+            watchers.forEach((watcher) => watcher());
+            this.onChange();
+          },
+        },
+      }),
+    );
+    const group = h(
+      "div",
+      { class: "segments", role: "radiogroup", "aria-labelledby": `field-${name}-label` },
+      radios.flatMap((radio, at) => [radio, h("label", { htmlFor: radio.id, text: optionLabel(name, options[at]) })]),
+    );
     const error = h("p", { class: "remark wrong", hidden: true });
     const about = hint(name, schema);
-    const element = h("div", { class: "field" }, h("span", { class: "label", id: `field-${name}-label`, text: label(name, schema) }), group,
-      about && !PLAIN.includes(name) ? h("p", { class: "hint", text: about }) : null, error);
+    const element = h(
+      "div",
+      { class: "field" },
+      h("span", { class: "label", id: `field-${name}-label`, text: label(name, schema) }),
+      group,
+      about && !PLAIN.includes(name) ? h("p", { class: "hint", text: about }) : null,
+      error,
+    );
     return {
       element,
-      complain: (text) => { error.hidden = !text; error.textContent = text; },
+      complain: (text) => {
+        error.hidden = !text;
+        error.textContent = text;
+      },
       watch: (watcher) => watchers.push(watcher),
       get: () => options[radios.findIndex((radio) => radio.checked)],
-      set: (value) => radios.forEach((radio, at) => { radio.checked = options[at] === (value ?? undefined); }),
+      set: (value) =>
+        radios.forEach((radio, at) => {
+          radio.checked = options[at] === (value ?? undefined);
+        }),
     };
   }
 
   flag(name, schema) {
     const id = `field-${name}`;
-    const box = h("input", { type: "checkbox", role: "switch", id, checked: schema.default === true, on: { change: this.onChange } });
+    const box = h("input", {
+      type: "checkbox",
+      role: "switch",
+      id,
+      checked: schema.default === true,
+      on: { change: this.onChange },
+    });
     const error = h("p", { class: "remark wrong", hidden: true });
-    const element = h("div", { class: "field flag" }, box, h("label", { htmlFor: id }, h("span", { class: "label", text: label(name, schema) }), h("span", { class: "hint", text: hint(name, schema) })), error);
+    const element = h(
+      "div",
+      { class: "field flag" },
+      box,
+      h(
+        "label",
+        { htmlFor: id },
+        h("span", { class: "label", text: label(name, schema) }),
+        h("span", { class: "hint", text: hint(name, schema) }),
+      ),
+      error,
+    );
     return {
-      element, complain: (text) => { error.hidden = !text; error.textContent = text; },
+      element,
+      complain: (text) => {
+        error.hidden = !text;
+        error.textContent = text;
+      },
       // Off is "the model's own" where a model has a word in it.
-      get: () => (box.checked || !schema.nullable ? box.checked : undefined), set: (value) => { box.checked = value === true; },
+      get: () => (box.checked || !schema.nullable ? box.checked : undefined),
+      set: (value) => {
+        box.checked = value === true;
+      },
     };
   }
 
   amount(name, schema) {
     const input = h("input", {
-      type: "number", id: `field-${name}`, min: schema.minimum, max: schema.maximum, step: schema.type === "integer" ? 1 : "any",
-      value: schema.default ?? "", placeholder: schema.nullable ? t("field.unset") : "", on: { change: this.onChange },
+      type: "number",
+      id: `field-${name}`,
+      min: schema.minimum,
+      max: schema.maximum,
+      step: schema.type === "integer" ? 1 : "any",
+      value: schema.default ?? "",
+      placeholder: schema.nullable ? t("field.unset") : "",
+      on: { change: this.onChange },
     });
     return {
       ...this.frame(name, schema, input),
       get: () => (input.value === "" ? undefined : Number(input.value)),
-      set: (value) => { input.value = value ?? ""; },
+      set: (value) => {
+        input.value = value ?? "";
+      },
     };
   }
 
   /** Numbers with commas between them. */
   series(name, schema) {
-    const input = h("input", { type: "text", id: `field-${name}`, inputMode: "numeric", value: (schema.default ?? []).join(", "), on: { change: this.onChange } });
+    const input = h("input", {
+      type: "text",
+      id: `field-${name}`,
+      inputMode: "numeric",
+      value: (schema.default ?? []).join(", "),
+      on: { change: this.onChange },
+    });
     return {
       ...this.frame(name, schema, input),
       get: () => {
         const written = input.value.split(/[\s,;]+/).filter(Boolean);
         return written.length ? written.map(Number) : undefined;
       },
-      set: (value) => { input.value = (value ?? []).join(", "); },
+      set: (value) => {
+        input.value = (value ?? []).join(", ");
+      },
     };
   }
 
   words(name, schema) {
     const input = h("textarea", {
-      id: `field-${name}`, rows: 2, maxLength: schema.maxLength ?? 2000, value: schema.default ?? "",
-      placeholder: schema.nullable ? t("field.unset") : "", on: { change: this.onChange },
+      id: `field-${name}`,
+      rows: 2,
+      maxLength: schema.maxLength ?? 2000,
+      value: schema.default ?? "",
+      placeholder: schema.nullable ? t("field.unset") : "",
+      on: { change: this.onChange },
     });
     return {
       ...this.frame(name, schema, input),
       get: () => (input.value.trim() === "" ? undefined : input.value.trim()),
-      set: (value) => { input.value = value ?? ""; },
+      set: (value) => {
+        input.value = value ?? "";
+      },
     };
   }
 }

@@ -4,7 +4,7 @@ import { ApiError } from "./api.js";
 import { Card } from "./card.js";
 import { h, fill, icon, button, settled } from "./dom.js";
 import { complaint, t } from "./i18n.js";
-import { nameOf, partsOf, standingOf } from "./tile.js";
+import { nameOf, partsOf } from "./tile.js";
 
 const REFRESH_MS = 15_000;
 /** With a filter on, older pages are loaded until so many tiles fit, or there are no more. */
@@ -28,20 +28,53 @@ export class Gallery {
     this.state = h("div", { class: "gallery-state", role: "status" });
     this.sentinel = h("div", { class: "sentinel" });
     this.element = h("div", { class: "gallery" }, this.filters(), this.grid, this.state, this.sentinel);
-    new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) this.more(); }, { rootMargin: "600px" }).observe(this.sentinel);
-    setInterval(() => { if (!document.hidden) this.refresh(); }, REFRESH_MS);
+    new IntersectionObserver(
+      (entries) => {
+        if (entries.some((entry) => entry.isIntersecting)) this.more();
+      },
+      { rootMargin: "600px" },
+    ).observe(this.sentinel);
+    setInterval(() => {
+      if (!document.hidden) this.refresh();
+    }, REFRESH_MS);
   }
 
   filters() {
     const apply = () => this.apply();
-    const choice = (name, values) => h("select", { "aria-label": t(name), on: { change: apply } },
-      h("option", { value: "", text: `${t(name)}: ${t("tiles.any")}` }), values.map(([value, text]) => h("option", { value, text })));
-    this.search = h("input", { type: "search", placeholder: t("tiles.search"), "aria-label": t("tiles.search"), on: { input: settled(apply, 150) } });
-    this.status = choice("tiles.status", STATUSES.map((status) => [status, t(`status.${status}`)]));
-    this.color = choice("tiles.color", this.palettes.main.sorted().map((color) => [color.name, color.label]));
-    this.model = choice("tiles.model", this.palettes.slugs.map((slug) => [slug, slug]));
+    const choice = (name, values) =>
+      h(
+        "select",
+        { "aria-label": t(name), on: { change: apply } },
+        h("option", { value: "", text: `${t(name)}: ${t("tiles.any")}` }),
+        values.map(([value, text]) => h("option", { value, text })),
+      );
+    this.search = h("input", {
+      type: "search",
+      placeholder: t("tiles.search"),
+      "aria-label": t("tiles.search"),
+      on: { input: settled(apply, 150) },
+    });
+    this.status = choice(
+      "tiles.status",
+      STATUSES.map((status) => [status, t(`status.${status}`)]),
+    );
+    this.color = choice(
+      "tiles.color",
+      this.palettes.main.sorted().map((color) => [color.name, color.label]),
+    );
+    this.model = choice(
+      "tiles.model",
+      this.palettes.slugs.map((slug) => [slug, slug]),
+    );
     this.model.hidden = this.palettes.slugs.length < 2;
-    return h("div", { class: "filters" }, h("div", { class: "search" }, icon("search"), this.search), this.status, this.color, this.model);
+    return h(
+      "div",
+      { class: "filters" },
+      h("div", { class: "search" }, icon("search"), this.search),
+      this.status,
+      this.color,
+      this.model,
+    );
   }
 
   get filtered() {
@@ -52,11 +85,21 @@ export class Gallery {
     const words = this.search.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const palette = this.palettes.of(prediction.model);
     const parts = partsOf(prediction, palette);
-    const text = [prediction.id, prediction.seed, prediction.input?.prompt, nameOf(prediction, palette), ...parts.map((part) => part.color?.code)].join(" ").toLowerCase();
-    return words.every((word) => text.includes(word))
-      && (!this.status.value || prediction.status === this.status.value)
-      && (!this.model.value || prediction.model === this.model.value)
-      && (!this.color.value || parts.some((part) => part.name === this.color.value));
+    const text = [
+      prediction.id,
+      prediction.seed,
+      prediction.input?.prompt,
+      nameOf(prediction, palette),
+      ...parts.map((part) => part.color?.code),
+    ]
+      .join(" ")
+      .toLowerCase();
+    return (
+      words.every((word) => text.includes(word)) &&
+      (!this.status.value || prediction.status === this.status.value) &&
+      (!this.model.value || prediction.model === this.model.value) &&
+      (!this.color.value || parts.some((part) => part.name === this.color.value))
+    );
   }
 
   apply() {
@@ -72,7 +115,9 @@ export class Gallery {
 
   /** The predictions that are shown, newest first. */
   visible() {
-    return [...this.grid.children].filter((element) => !element.hidden).map((element) => this.cards.get(element.dataset.id).prediction);
+    return [...this.grid.children]
+      .filter((element) => !element.hidden)
+      .map((element) => this.cards.get(element.dataset.id).prediction);
   }
 
   /** Show a prediction that is new, or a newer version of one that is here. */
@@ -143,10 +188,29 @@ export class Gallery {
 
   showState() {
     const shown = this.visible().length;
-    if (this.loading) fill(this.state, this.cards.size ? h("p", { text: t("tiles.loading") }) : Array.from({ length: 6 }, () => h("div", { class: "skeleton" })));
-    else if (this.failed) fill(this.state, h("p", { class: "wrong", text: `${t("tiles.failed")} ${this.failed instanceof ApiError ? complaint(this.failed) : ""}` }), button(t("tiles.again"), () => this.more()));
+    if (this.loading)
+      fill(
+        this.state,
+        this.cards.size
+          ? h("p", { text: t("tiles.loading") })
+          : Array.from({ length: 6 }, () => h("div", { class: "skeleton" })),
+      );
+    else if (this.failed)
+      fill(
+        this.state,
+        h("p", {
+          class: "wrong",
+          text: `${t("tiles.failed")} ${this.failed instanceof ApiError ? complaint(this.failed) : ""}`,
+        }),
+        button(t("tiles.again"), () => this.more()),
+      );
     else if (!this.cards.size) fill(this.state, this.welcome());
-    else if (!shown) fill(this.state, h("p", { text: t("tiles.noneFound") }), button(t("tiles.clear"), () => this.clear()));
+    else if (!shown)
+      fill(
+        this.state,
+        h("p", { text: t("tiles.noneFound") }),
+        button(t("tiles.clear"), () => this.clear()),
+      );
     else fill(this.state);
     this.state.classList.toggle("skeletons", Boolean(this.loading) && !this.cards.size);
   }
@@ -171,12 +235,5 @@ export class Gallery {
     if (on) this.selected.set(prediction.id, prediction);
     else this.selected.delete(prediction.id);
     this.actions.selection([...this.selected.keys()].map((id) => this.get(id)));
-  }
-
-  /** How many tiles stand in each status, of those that are loaded. */
-  counts() {
-    const counts = {};
-    for (const { prediction } of this.cards.values()) counts[standingOf(prediction)] = (counts[standingOf(prediction)] ?? 0) + 1;
-    return counts;
   }
 }

@@ -22,18 +22,37 @@ export class MixEditor {
     this.swatches = h("div", { class: "palette", role: "group", "aria-label": t("order.palette") });
     this.notice = h("p", { class: "notice", role: "status" });
     this.text = h("textarea", {
-      id: "mix-text", rows: 2, maxLength: 2000, spellcheck: false, autocapitalize: "off", placeholder: t("order.textHint"),
+      id: "mix-text",
+      rows: 2,
+      maxLength: 2000,
+      spellcheck: false,
+      autocapitalize: "off",
+      placeholder: t("order.textHint"),
       "aria-describedby": "mix-remarks",
-      on: { input: () => { this.typed = true; this.readText(); }, blur: () => this.readText(true), keydown: (event) => this.enter(event) },
+      on: {
+        input: () => {
+          this.typed = true;
+          this.readText();
+        },
+        blur: () => this.readText(true),
+        keydown: (event) => this.enter(event),
+      },
     });
     this.remarks = h("div", { id: "mix-remarks", class: "remarks", "aria-live": "polite" });
     this.settleRemarks = settled(() => this.showRemarks(), TYPING_PAUSE_MS);
-    this.element = h("div", { class: "mix-editor" },
+    this.element = h(
+      "div",
+      { class: "mix-editor" },
       h("div", { class: "mix-head" }, this.canvas, h("div", { class: "mix-side" }, this.bar, this.list)),
       h("label", { class: "label", htmlFor: "mix-text" }, t("order.text")),
       this.text,
       this.remarks,
-      h("div", { class: "label-line" }, h("span", { class: "label", text: t("order.palette") }), h("span", { class: "hint", text: t("order.paletteHint", COLORS_MAX) })),
+      h(
+        "div",
+        { class: "label-line" },
+        h("span", { class: "label", text: t("order.palette") }),
+        h("span", { class: "hint", text: t("order.paletteHint", COLORS_MAX) }),
+      ),
       this.swatches,
       this.notice,
     );
@@ -44,7 +63,10 @@ export class MixEditor {
   setPalette(palette) {
     const text = this.text.value;
     this.palette = palette;
-    fill(this.swatches, palette.sorted().map((color) => this.swatch(color)));
+    fill(
+      this.swatches,
+      palette.sorted().map((color) => this.swatch(color)),
+    );
     if (text) this.setText(text);
   }
 
@@ -109,25 +131,46 @@ export class MixEditor {
       return;
     }
     const more = addColor(this.parts, color);
-    if (more === this.parts) this.notice.textContent = this.parts.length >= COLORS_MAX ? t("order.full", COLORS_MAX) : t("order.locked");
+    if (more === this.parts)
+      this.notice.textContent = this.parts.length >= COLORS_MAX ? t("order.full", COLORS_MAX) : t("order.locked");
     else this.edit(more);
   }
 
   swatch(color) {
-    return h("button", {
-      type: "button", class: "swatch", title: `${color.label} · ${color.code}`, "aria-pressed": "false",
-      vars: { "--color": color.srgb, "--ink": ink(color.srgb) }, data: { code: color.code }, on: { click: () => this.toggle(color) },
-    }, h("span", { class: "chip" }, icon("check")), h("span", { class: "swatch-name", text: color.label }));
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "swatch",
+        title: `${color.label} · ${color.code}`,
+        "aria-pressed": "false",
+        vars: { "--color": color.srgb, "--ink": ink(color.srgb) },
+        data: { code: color.code },
+        on: { click: () => this.toggle(color) },
+      },
+      h("span", { class: "chip" }, icon("check")),
+      h("span", { class: "swatch-name", text: color.label }),
+    );
   }
 
   render() {
     const chosen = new Set(this.parts.map((part) => part.color?.code));
     for (const swatch of this.swatches.children) swatch.setAttribute("aria-pressed", String(chosen.has(swatch.dataset.code)));
     this.renderRows();
-    fill(this.bar, this.parts.map((part) => h("span", {
-      class: "mix-segment", vars: { "--share": String(part.share), "--color": part.color?.srgb ?? "var(--unknown)", "--ink": ink(part.color?.srgb ?? "#9a958c") },
-      text: part.share >= 9 ? percent(part.share) : "",
-    })));
+    fill(
+      this.bar,
+      this.parts.map((part) =>
+        h("span", {
+          class: "mix-segment",
+          vars: {
+            "--share": String(part.share),
+            "--color": part.color?.srgb ?? "var(--unknown)",
+            "--ink": ink(part.color?.srgb ?? "#9a958c"),
+          },
+          text: part.share >= 9 ? percent(part.share) : "",
+        }),
+      ),
+    );
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => drawSketch(this.canvas, this.parts, { size_px: 176, across: 22 }));
   }
@@ -137,7 +180,10 @@ export class MixEditor {
     const names = this.parts.map((part) => part.name);
     if (names.join("\n") !== [...this.rows.keys()].join("\n")) {
       this.rows = new Map(this.parts.map((part) => [part.name, this.row(part)]));
-      fill(this.list, [...this.rows.values()].map((row) => row.element));
+      fill(
+        this.list,
+        [...this.rows.values()].map((row) => row.element),
+      );
     }
     this.parts.forEach((part, index) => this.rows.get(part.name).show(part, ...bounds(this.parts, index), this.parts.length));
   }
@@ -148,12 +194,39 @@ export class MixEditor {
     const change = (event) => {
       if (event.target.value !== "") this.edit(setShare(this.parts, index(), Number(event.target.value)));
     };
-    const slider = h("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": t("order.share", label), on: { input: change } });
-    const box = h("input", { type: "number", class: "share", min: 0, max: 100, step: "any", inputMode: "decimal", "aria-label": t("order.share", label), on: { change } });
-    const lock = iconButton("unlock", "", () => this.edit(this.parts.map((other) => (other.name === part.name ? { ...other, locked: !other.locked } : other))));
+    const slider = h("input", {
+      type: "range",
+      min: 0,
+      max: 100,
+      step: 1,
+      "aria-label": t("order.share", label),
+      on: { input: change },
+    });
+    const box = h("input", {
+      type: "number",
+      class: "share",
+      min: 0,
+      max: 100,
+      step: "any",
+      inputMode: "decimal",
+      "aria-label": t("order.share", label),
+      on: { change },
+    });
+    const lock = iconButton("unlock", "", () =>
+      this.edit(this.parts.map((other) => (other.name === part.name ? { ...other, locked: !other.locked } : other))),
+    );
     const remove = iconButton("close", t("order.remove", label), () => this.edit(removePart(this.parts, index())));
-    const element = h("div", { class: "mix-row", vars: { "--color": part.color?.srgb ?? "var(--unknown)" } },
-      h("span", { class: "dot" }), h("span", { class: "mix-name", text: label }), box, h("span", { class: "unit", text: "%" }), lock, remove, slider);
+    const element = h(
+      "div",
+      { class: "mix-row", vars: { "--color": part.color?.srgb ?? "var(--unknown)" } },
+      h("span", { class: "dot" }),
+      h("span", { class: "mix-name", text: label }),
+      box,
+      h("span", { class: "unit", text: "%" }),
+      lock,
+      remove,
+      slider,
+    );
     const show = (now, least, most, count) => {
       const text = String(Math.round(now.share * 100) / 100);
       if (document.activeElement !== box || box.value === "") box.value = text;
@@ -178,17 +251,34 @@ export class MixEditor {
     const said = JSON.stringify([wrong, warnings.map(sentence)]);
     if (said === this.said) return;
     this.said = said;
-    fill(this.remarks,
+    fill(
+      this.remarks,
       wrong.map((text) => h("p", { class: "remark wrong" }, icon("warning"), text)),
-      wrong.length ? null : warnings.map((warning) => h("p", { class: "remark" }, sentence(warning), this.offers(warning))));
+      wrong.length ? null : warnings.map((warning) => h("p", { class: "remark" }, sentence(warning), this.offers(warning))),
+    );
   }
 
   /** Colours that an unknown name may have meant, to be taken with a click. */
   offers(warning) {
     const [name, suggested] = warning.given;
     if (warning.key !== "mix.unknown" || !suggested.length) return null;
-    const take = (color) => this.edit(this.parts.map((part) => (part.name === name ? { ...part, color, name: color.name } : part)));
-    return [" ", t("mix.didYouMean"), " ", ...suggested.flatMap((color) => [h("button", { type: "button", class: "offer", text: color.label, vars: { "--color": color.srgb }, on: { click: () => take(color) } }), " "])];
+    const take = (color) =>
+      this.edit(this.parts.map((part) => (part.name === name ? { ...part, color, name: color.name } : part)));
+    return [
+      " ",
+      t("mix.didYouMean"),
+      " ",
+      ...suggested.flatMap((color) => [
+        h("button", {
+          type: "button",
+          class: "offer",
+          text: color.label,
+          vars: { "--color": color.srgb },
+          on: { click: () => take(color) },
+        }),
+        " ",
+      ]),
+    ];
   }
 }
 

@@ -18,7 +18,12 @@ const PIECE = /\s*(?:[+\-\u2212]?[0-9]+,[0-9]+\s*%)?[^,;]*/g;
  * @returns {Reading}
  */
 export function readMix(text, palette) {
-  const cleaned = text.normalize("NFKC").replace(/\p{Cf}/gu, "").split(/\s+/).join(" ").trim();
+  const cleaned = text
+    .normalize("NFKC")
+    .replace(/\p{Cf}/gu, "")
+    .split(/\s+/)
+    .join(" ")
+    .trim();
   const pieces = (cleaned.match(PIECE) ?? []).map((piece) => piece.trim()).filter(Boolean);
   const reading = { parts: [], extras: [], errors: [], warnings: [] };
   if (pieces.length === 0) return { ...reading, errors: [remark("mix.empty")] };
@@ -57,7 +62,9 @@ function checkWhole(reading) {
   }
   const total = Math.round(reading.parts.reduce((sum, part) => sum + part.share, 0) * 100) / 100;
   if (reading.errors.length === 0 && Math.abs(total - 100) > SUM_TOLERANCE) {
-    reading.errors.push(remark(total < 100 ? "mix.missing" : "mix.tooMuch", Math.round(Math.abs(100 - total) * 100) / 100, total));
+    reading.errors.push(
+      remark(total < 100 ? "mix.missing" : "mix.tooMuch", Math.round(Math.abs(100 - total) * 100) / 100, total),
+    );
   }
 }
 
@@ -67,7 +74,9 @@ function remark(key, ...given) {
 
 /** Write parts and further words as a prompt. */
 export function writeMix(parts, palette, extras = []) {
-  return [...parts.map((part) => `${part.share}% ${part.color ? palette.written(part.color) : part.name}`), ...extras].join(", ");
+  return [...parts.map((part) => `${part.share}% ${part.color ? palette.written(part.color) : part.name}`), ...extras].join(
+    ", ",
+  );
 }
 
 /**
@@ -80,7 +89,9 @@ export function divide(percents, weights) {
   const room = total - weights.length;
   const exact = weights.map((weight) => (sum > 0 ? (room * weight) / sum : room / weights.length));
   const shares = exact.map(Math.floor);
-  const order = exact.map((value, index) => [value - shares[index], index]).sort((one, other) => other[0] - one[0] || one[1] - other[1]);
+  const order = exact
+    .map((value, index) => [value - shares[index], index])
+    .sort((one, other) => other[0] - one[0] || one[1] - other[1]);
   const left = room - shares.reduce((one, other) => one + other, 0);
   for (const [, index] of order.slice(0, left)) shares[index] += 1;
   const largest = shares.indexOf(Math.max(...shares));
@@ -102,7 +113,12 @@ export function setShare(parts, index, wanted) {
   const share = Math.min(most, Math.max(least, Math.round(wanted)));
   const free = parts.flatMap((part, at) => (at === index || part.locked ? [] : [at]));
   const locked = parts.reduce((sum, part, at) => (at !== index && part.locked ? sum + part.share : sum), 0);
-  const divided = free.length ? divide(100 - locked - share, free.map((at) => parts[at].share)) : [];
+  const divided = free.length
+    ? divide(
+        100 - locked - share,
+        free.map((at) => parts[at].share),
+      )
+    : [];
   return parts.map((part, at) => {
     if (at === index) return { ...part, share: free.length ? share : round(100 - locked) };
     return part.locked ? part : { ...part, share: divided[free.indexOf(at)] };
@@ -116,7 +132,11 @@ export function addColor(parts, color) {
   if (parts.length === 0) return [{ color, name: color.name, share: 100, locked: false }];
   if (parts.length >= COLORS_MAX || room < free.length + 1) return parts;
   const added = [...parts, { color, name: color.name, share: room / (free.length + 1), locked: false }];
-  return setShare(added.map((part) => (part.locked ? part : { ...part, share: Math.max(1, part.share) })), added.length - 1, room / (free.length + 1));
+  return setShare(
+    added.map((part) => (part.locked ? part : { ...part, share: Math.max(1, part.share) })),
+    added.length - 1,
+    room / (free.length + 1),
+  );
 }
 
 /** Take a part out; the others that are not locked share what it had. With nobody to take it, all locks open. */
@@ -126,7 +146,10 @@ export function removePart(parts, index) {
   if (rest.every((part) => part.locked)) rest = rest.map((part) => ({ ...part, locked: false }));
   const free = rest.filter((part) => !part.locked);
   const locked = rest.reduce((sum, part) => (part.locked ? sum + part.share : sum), 0);
-  const divided = divide(100 - locked, free.map((part) => part.share));
+  const divided = divide(
+    100 - locked,
+    free.map((part) => part.share),
+  );
   return rest.map((part) => (part.locked ? part : { ...part, share: divided[free.indexOf(part)] }));
 }
 

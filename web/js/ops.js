@@ -4,7 +4,9 @@ import { ApiError } from "./api.js";
 import { Chrome } from "./chrome.js";
 import { h, fill, button } from "./dom.js";
 import { alsoSpeak, complaint, duration, moment, number, percent, t } from "./i18n.js";
+import { deadLetters } from "./dead-letters.js";
 import { columns } from "./plots.js";
+import { nothing, table, tileLink } from "./tables.js";
 
 const REFRESH_MS = 3000;
 const OLD_S = 60;
@@ -15,26 +17,49 @@ class Ops {
     this.chrome = new Chrome("operations");
     this.api = this.chrome.api;
     this.main = document.querySelector("main");
-    this.parts = Object.fromEntries(["tiles", "minutes", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [name, h("div", { class: `part ${name}` })]));
+    this.parts = Object.fromEntries(
+      ["tiles", "minutes", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [
+        name,
+        h("div", { class: `part ${name}` }),
+      ]),
+    );
   }
 
   async start() {
     await this.chrome.checkHealth();
     this.lay();
     await this.refresh();
-    setInterval(() => { if (!document.hidden) this.refresh(); }, REFRESH_MS);
+    setInterval(() => {
+      if (!document.hidden) this.refresh();
+    }, REFRESH_MS);
     document.addEventListener("granule:reached", () => this.refresh());
   }
 
   lay() {
-    const section = (name, title) => h("section", { "aria-labelledby": `ops-${name}`, class: `panel ${name}` }, h("h2", { id: `ops-${name}`, text: t(title) }), this.parts[name]);
+    const section = (name, title) =>
+      h(
+        "section",
+        { "aria-labelledby": `ops-${name}`, class: `panel ${name}` },
+        h("h2", { id: `ops-${name}`, text: t(title) }),
+        this.parts[name],
+      );
     this.stamp = h("span", { class: "hint" });
-    fill(this.main,
+    fill(
+      this.main,
       h("div", { class: "ops-head" }, h("h1", { text: t("operations") }), this.stamp),
       this.parts.tiles,
-      h("div", { class: "panels" },
-        section("minutes", "ops.minutes"), section("workers", "ops.workers"), section("queues", "ops.queues"), section("running", "ops.jobs"),
-        section("models", "ops.hour"), section("failures", "ops.failures"), section("dead", "ops.dead")));
+      h(
+        "div",
+        { class: "panels" },
+        section("minutes", "ops.minutes"),
+        section("workers", "ops.workers"),
+        section("queues", "ops.queues"),
+        section("running", "ops.jobs"),
+        section("models", "ops.hour"),
+        section("failures", "ops.failures"),
+        section("dead", "ops.dead"),
+      ),
+    );
   }
 
   async refresh() {
@@ -45,7 +70,16 @@ class Ops {
       this.show(overview, dead);
     } catch (error) {
       // What was shown stays; the banner tells when the server is away.
-      if (error instanceof ApiError) fill(this.main, h("div", { class: "welcome" }, h("h2", { text: complaint(error) }), h("p", { text: error.status === 403 ? t("ops.admin") : "" })));
+      if (error instanceof ApiError)
+        fill(
+          this.main,
+          h(
+            "div",
+            { class: "welcome" },
+            h("h2", { text: complaint(error) }),
+            h("p", { text: error.status === 403 ? t("ops.admin") : "" }),
+          ),
+        );
       if (error instanceof TypeError) throw error;
     } finally {
       this.loading = false;
@@ -61,39 +95,98 @@ class Ops {
   showAll(overview, dead) {
     this.stamp.textContent = t("ops.stamp", moment(new Date().toISOString()));
     this.showTiles(overview);
-    fill(this.parts.minutes, columns(overview.per_minute, t("ops.minutesLabel", overview.per_minute.reduce((sum, count) => sum + count, 0))));
+    fill(
+      this.parts.minutes,
+      columns(
+        overview.per_minute,
+        t(
+          "ops.minutesLabel",
+          overview.per_minute.reduce((sum, count) => sum + count, 0),
+        ),
+      ),
+    );
     this.showWorkers(overview.workers);
     this.showQueues(overview.queues);
     this.showJobs(overview);
     this.showModels(overview.models);
-    fill(this.parts.failures, overview.failures.length
-      ? table([t("ops.code"), t("ops.count")], overview.failures.map(({ code, count }) => [h("code", { text: code }), number(count)]))
-      : nothing("ops.noFailures"));
-    this.showDead(dead);
+    fill(
+      this.parts.failures,
+      overview.failures.length
+        ? table(
+            [t("ops.code"), t("ops.count")],
+            overview.failures.map(({ code, count }) => [h("code", { text: code }), number(count)]),
+          )
+        : nothing("ops.noFailures"),
+    );
+    fill(
+      this.parts.dead,
+      deadLetters(dead, this.api, (work) => this.act(work)),
+    );
   }
 
-  showTiles({ queues, running, workers, models, deliveries_pending: pending, deliveries_dead: deadDeliveries, predictions_dead: deadJobs }) {
+  showTiles({
+    queues,
+    running,
+    workers,
+    models,
+    deliveries_pending: pending,
+    deliveries_dead: deadDeliveries,
+    predictions_dead: deadJobs,
+  }) {
     const waiting = queues.reduce((sum, line) => sum + line.waiting, 0);
     const oldest_s = Math.max(0, ...queues.map((line) => line.oldest_s ?? 0));
     const sum = (name) => models.reduce((total, model) => total + model[name], 0);
     const dead = deadDeliveries + deadJobs;
-    const tile = (title, value, note, state = "") => h("div", { class: `figure ${state}` }, h("span", { class: "figure-title", text: title }), h("strong", { text: value }), h("span", { class: "hint", text: note }));
-    fill(this.parts.tiles,
-      tile(t("ops.workersReady"), number(workers.length), workers.length ? t("ops.busy", workers.filter(({ state }) => state === "busy").length) : t("health.none"), workers.length ? "" : "bad"),
-      tile(t("ops.waiting"), number(waiting), waiting ? t("ops.oldest", duration(oldest_s)) : t("ops.nobodyWaits"), oldest_s > OLD_S ? "fair" : ""),
+    const tile = (title, value, note, state = "") =>
+      h(
+        "div",
+        { class: `figure ${state}` },
+        h("span", { class: "figure-title", text: title }),
+        h("strong", { text: value }),
+        h("span", { class: "hint", text: note }),
+      );
+    fill(
+      this.parts.tiles,
+      tile(
+        t("ops.workersReady"),
+        number(workers.length),
+        workers.length ? t("ops.busy", workers.filter(({ state }) => state === "busy").length) : t("health.none"),
+        workers.length ? "" : "bad",
+      ),
+      tile(
+        t("ops.waiting"),
+        number(waiting),
+        waiting ? t("ops.oldest", duration(oldest_s)) : t("ops.nobodyWaits"),
+        oldest_s > OLD_S ? "fair" : "",
+      ),
       tile(t("ops.running"), number(running.length), ""),
       tile(t("ops.succeeded"), number(sum("succeeded")), t("ops.lastHour")),
       tile(t("ops.failed"), number(sum("failed")), t("ops.lastHour"), sum("failed") ? "bad" : ""),
-      tile(t("ops.deliveries"), number(pending), dead ? t("ops.deadCount", number(dead)) : t("ops.noDead"), dead ? "bad" : ""));
+      tile(t("ops.deliveries"), number(pending), dead ? t("ops.deadCount", number(dead)) : t("ops.noDead"), dead ? "bad" : ""),
+    );
   }
 
   showWorkers(workers) {
-    fill(this.parts.workers, workers.length ? table(
-      [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.workerDuty"), t("ops.silence")],
-      workers.map((worker) => [h("code", { text: worker.name }), worker.model, worker.device,
-        h("span", { class: `badge ${worker.state}` }, worker.prediction ? tileLink(worker.prediction, t("ops.busyState")) : t("ops.idle")),
-        worker.duty === null ? "–" : percent(Math.round(worker.duty * 100)),
-        h("span", { class: worker.silence_s > SILENT_S ? "bad" : "", text: duration(worker.silence_s) })])) : nothing("ops.noWorkers"));
+    fill(
+      this.parts.workers,
+      workers.length
+        ? table(
+            [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.workerDuty"), t("ops.silence")],
+            workers.map((worker) => [
+              h("code", { text: worker.name }),
+              worker.model,
+              worker.device,
+              h(
+                "span",
+                { class: `badge ${worker.state}` },
+                worker.prediction ? tileLink(worker.prediction, t("ops.busyState")) : t("ops.idle"),
+              ),
+              worker.duty === null ? "–" : percent(Math.round(worker.duty * 100)),
+              h("span", { class: worker.silence_s > SILENT_S ? "bad" : "", text: duration(worker.silence_s) }),
+            ]),
+          )
+        : nothing("ops.noWorkers"),
+    );
   }
 
   showQueues(queues) {
@@ -101,39 +194,86 @@ class Ops {
     const lanes = [...new Set(queues.map(({ lane }) => lane))];
     const cell = (model, lane) => {
       const line = queues.find((one) => one.model === model && one.lane === lane);
-      return line.waiting ? h("span", { class: line.oldest_s > OLD_S ? "fair" : "" }, h("strong", { text: number(line.waiting) }), ` ${t("ops.oldest", duration(line.oldest_s))}`) : h("span", { class: "hint", text: "0" });
+      return line.waiting
+        ? h(
+            "span",
+            { class: line.oldest_s > OLD_S ? "fair" : "" },
+            h("strong", { text: number(line.waiting) }),
+            ` ${t("ops.oldest", duration(line.oldest_s))}`,
+          )
+        : h("span", { class: "hint", text: "0" });
     };
-    fill(this.parts.queues, table([t("look.model"), ...lanes.map((lane) => t(`ops.lane.${lane}`))], models.map((model) => [model, ...lanes.map((lane) => cell(model, lane))])));
+    fill(
+      this.parts.queues,
+      table(
+        [t("look.model"), ...lanes.map((lane) => t(`ops.lane.${lane}`))],
+        models.map((model) => [model, ...lanes.map((lane) => cell(model, lane))]),
+      ),
+    );
   }
 
   showJobs({ running, queues }) {
-    const cancel = (id) => button(t("watch.cancel"), () => this.act(() => this.api.post(`predictions/${id}/cancel`)), { class: "button small", "aria-label": `${t("watch.cancel")} ${id}`, data: { key: `cancel ${id}` } });
-    const drawn = running.map((job) => [tileLink(job.prediction), job.tenant, t("watch.step", job.step, job.steps), duration(job.running_s), cancel(job.prediction)]);
-    const waiting = queues.flatMap((line) => line.next.map((job) => [tileLink(job.prediction), job.tenant, t(`ops.lane.${line.lane}`), duration(job.waited_s), cancel(job.prediction)]));
-    fill(this.parts.running, drawn.length + waiting.length ? table([t("look.id"), t("ops.tenant"), t("ops.state"), t("ops.since"), ""], [...drawn, ...waiting]) : nothing("ops.noJobs"));
+    const cancel = (id) =>
+      button(t("watch.cancel"), () => this.act(() => this.api.post(`predictions/${id}/cancel`)), {
+        class: "button small",
+        "aria-label": `${t("watch.cancel")} ${id}`,
+        data: { key: `cancel ${id}` },
+      });
+    const drawn = running.map((job) => [
+      tileLink(job.prediction),
+      job.tenant,
+      t("watch.step", job.step, job.steps),
+      duration(job.running_s),
+      cancel(job.prediction),
+    ]);
+    const waiting = queues.flatMap((line) =>
+      line.next.map((job) => [
+        tileLink(job.prediction),
+        job.tenant,
+        t(`ops.lane.${line.lane}`),
+        duration(job.waited_s),
+        cancel(job.prediction),
+      ]),
+    );
+    fill(
+      this.parts.running,
+      drawn.length + waiting.length
+        ? table([t("look.id"), t("ops.tenant"), t("ops.state"), t("ops.since"), ""], [...drawn, ...waiting])
+        : nothing("ops.noJobs"),
+    );
   }
 
   showModels(models) {
-    const spread = ({ p50_s: half, p95_s: most }) => (half === null ? h("span", { class: "hint", text: "–" }) : h("span", {}, h("strong", { text: duration(half) }), h("span", { class: "hint", text: ` / ${duration(most)}` })));
-    fill(this.parts.models, table(
-      [t("look.model"), t("ops.succeeded"), t("ops.failed"), t("ops.canceled"), t("ops.wait"), t("ops.draw"), t("ops.total"), t("ops.duty")],
-      models.map((model) => [model.model, number(model.succeeded), number(model.failed), number(model.canceled), spread(model.wait), spread(model.draw), spread(model.total),
-        model.busy === null ? "–" : percent(Math.round(model.busy * 100))])),
-      h("p", { class: "hint", text: t("ops.spread") }));
-  }
-
-  showDead({ delivery_count: deliveryCount, deliveries, prediction_count: jobCount, predictions }) {
-    const redeliver = ({ prediction, number: count }) => button(t("ops.redeliver"), () => this.act(() => this.api.post(`predictions/${prediction}/deliveries/${count}/redeliver`)), { class: "button small", data: { key: `redeliver ${prediction} ${count}` } });
-    const requeue = (id) => button(t("ops.requeue"), () => this.act(() => this.api.post(`dead-letters/predictions/${id}/requeue`)), { class: "button small", data: { key: `requeue ${id}` } });
-    if (!deliveryCount && !jobCount) {
-      fill(this.parts.dead, nothing("ops.noDead"));
-      return;
-    }
-    fill(this.parts.dead,
-      deliveryCount ? [
-        h("div", { class: "ops-head" }, h("h3", { text: t("ops.deadDeliveries", number(deliveryCount)) }), button(t("ops.redeliverAll"), () => this.act(() => this.api.post("dead-letters/deliveries/redeliver")), { class: "button small", data: { key: "redeliver" } })),
-        table([t("look.id"), t("ops.event"), t("ops.receiver"), t("ops.lastTry"), ""], deliveries.map((one) => [tileLink(one.prediction), one.event, h("code", { text: one.url }), one.tries.at(-1)?.note ?? "–", redeliver(one)]))] : null,
-      jobCount ? [h("h3", { text: t("ops.deadJobs", number(jobCount)) }), table([t("look.id"), ""], predictions.map((id) => [tileLink(id), requeue(id)]))] : null);
+    const spread = ({ p50_s: half, p95_s: most }) =>
+      half === null
+        ? h("span", { class: "hint", text: "–" })
+        : h("span", {}, h("strong", { text: duration(half) }), h("span", { class: "hint", text: ` / ${duration(most)}` }));
+    fill(
+      this.parts.models,
+      table(
+        [
+          t("look.model"),
+          t("ops.succeeded"),
+          t("ops.failed"),
+          t("ops.canceled"),
+          t("ops.wait"),
+          t("ops.draw"),
+          t("ops.total"),
+          t("ops.duty"),
+        ],
+        models.map((model) => [
+          model.model,
+          number(model.succeeded),
+          number(model.failed),
+          number(model.canceled),
+          spread(model.wait),
+          spread(model.draw),
+          spread(model.total),
+          model.busy === null ? "–" : percent(Math.round(model.busy * 100)),
+        ]),
+      ),
+      h("p", { class: "hint", text: t("ops.spread") }),
+    );
   }
 
   /** Mend something, and say when the server refuses. */
@@ -146,21 +286,6 @@ class Ops {
       this.chrome.say(complaint(error), true);
     }
   }
-}
-
-function table(heads, rows) {
-  return h("div", { class: "scroll", tabIndex: 0 }, h("table", {},
-    h("thead", {}, h("tr", {}, heads.map((head) => (head ? h("th", { scope: "col", text: head }) : h("td"))))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
-}
-
-function nothing(key) {
-  return h("p", { class: "hint", text: t(key) });
-}
-
-/** A link to a tile in the Studio, by the start of its id or another word. */
-function tileLink(id, word) {
-  return h("a", { href: `./#tile=${id}`, title: id, data: { key: `tile ${id} ${word ?? ""}` } }, word ?? h("code", { text: id.length > 12 ? `${id.slice(0, 10)}…` : id }));
 }
 
 await alsoSpeak("ops");

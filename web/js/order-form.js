@@ -15,20 +15,44 @@ export class OrderForm {
    */
   constructor(shop, { onPresets }) {
     this.shop = shop;
-    this.model = h("select", { id: "order-model", on: { change: () => this.changeModel() } },
-      shop.models.map((model) => h("option", { value: slug(model), text: shop.served.has(slug(model)) ? slug(model) : `${slug(model)} (${t("health.none")})` })));
+    this.model = h(
+      "select",
+      { id: "order-model", on: { change: () => this.changeModel() } },
+      shop.models.map((model) =>
+        h("option", {
+          value: slug(model),
+          text: shop.served.has(slug(model)) ? slug(model) : `${slug(model)} (${t("health.none")})`,
+        }),
+      ),
+    );
     this.model.value = slug(likeliest(shop));
-    this.priority = h("select", { id: "order-priority", on: { change: () => this.keep() } },
-      shop.lanes.map((lane) => h("option", { value: lane, text: t(`order.${lane}`), selected: lane === "normal" })));
+    this.priority = h(
+      "select",
+      { id: "order-priority", on: { change: () => this.keep() } },
+      shop.lanes.map((lane) => h("option", { value: lane, text: t(`order.${lane}`), selected: lane === "normal" })),
+    );
     this.submit = h("button", { type: "submit", class: "button primary big" });
     this.status = h("p", { class: "order-status", role: "status" });
     this.front = h("div", { class: "fields" });
     this.rest = h("div", { class: "fields" });
-    this.element = h("form", { class: "order", noValidate: true, "aria-labelledby": "order-title", on: {
-      submit: (event) => { event.preventDefault(); this.send(); },
-      // Enter in a number takes the number over; it must not order a tile by accident.
-      keydown: (event) => { if (event.key === "Enter" && event.target.matches("input")) { event.preventDefault(); event.target.dispatchEvent(new Event("change", { bubbles: true })); } },
-    } });
+    this.element = h("form", {
+      class: "order",
+      noValidate: true,
+      "aria-labelledby": "order-title",
+      on: {
+        submit: (event) => {
+          event.preventDefault();
+          this.send();
+        },
+        // Enter in a number takes the number over; it must not order a tile by accident.
+        keydown: (event) => {
+          if (event.key === "Enter" && event.target.matches("input")) {
+            event.preventDefault();
+            event.target.dispatchEvent(new Event("change", { bubbles: true }));
+          }
+        },
+      },
+    });
     this.onPresets = onPresets;
   }
 
@@ -44,15 +68,37 @@ export class OrderForm {
   }
 
   build() {
-    fill(this.element,
-      h("div", { class: "order-body" },
-        h("div", { class: "label-line title-line" }, h("h1", { id: "order-title", text: t("order.title") }),
-          button([icon("layers"), t("order.presets")], this.onPresets, { class: "button quiet" })),
+    fill(
+      this.element,
+      h(
+        "div",
+        { class: "order-body" },
+        h(
+          "div",
+          { class: "label-line title-line" },
+          h("h1", { id: "order-title", text: t("order.title") }),
+          button([icon("layers"), t("order.presets")], this.onPresets, { class: "button quiet" }),
+        ),
         this.editor.element,
         this.front,
-        h("details", { class: "more" }, h("summary", { text: t("order.more") }), this.rest)),
-      h("div", { class: "order-foot" }, this.status, h("div", { class: "order-actions" },
-        button([icon("shuffle")], () => this.surprise(), { class: "button big", title: t("order.random"), "aria-label": t("order.random") }), this.submit)));
+        h("details", { class: "more" }, h("summary", { text: t("order.more") }), this.rest),
+      ),
+      h(
+        "div",
+        { class: "order-foot" },
+        this.status,
+        h(
+          "div",
+          { class: "order-actions" },
+          button([icon("shuffle")], () => this.surprise(), {
+            class: "button big",
+            title: t("order.random"),
+            "aria-label": t("order.random"),
+          }),
+          this.submit,
+        ),
+      ),
+    );
     this.submit.textContent = t("order.submit");
   }
 
@@ -61,10 +107,26 @@ export class OrderForm {
     this.fields = new Fields(model.latest_version.openapi_schema, () => this.keep());
     fill(this.front, this.fields.front);
     const several = this.shop.models.length > 1;
-    fill(this.rest,
-      several ? h("div", { class: "field" }, h("label", { class: "label", htmlFor: "order-model", text: t("order.model") }), this.model) : null,
-      this.shop.lanes.length > 1 ? h("div", { class: "field" }, h("label", { class: "label", htmlFor: "order-priority", text: t("order.priority") }), this.priority) : null,
-      this.fields.rest);
+    fill(
+      this.rest,
+      several
+        ? h(
+            "div",
+            { class: "field" },
+            h("label", { class: "label", htmlFor: "order-model", text: t("order.model") }),
+            this.model,
+          )
+        : null,
+      this.shop.lanes.length > 1
+        ? h(
+            "div",
+            { class: "field" },
+            h("label", { class: "label", htmlFor: "order-priority", text: t("order.priority") }),
+            this.priority,
+          )
+        : null,
+      this.fields.rest,
+    );
   }
 
   async changeModel() {

@@ -2,7 +2,11 @@
 
 /** Reduce a colour's name to the form in which names are compared, as the server does. */
 export function fold(text) {
-  return text.normalize("NFKC").toLowerCase().replaceAll("ё", "е").replace(/[\s_-]+/g, "");
+  return text
+    .normalize("NFKC")
+    .toLowerCase()
+    .replaceAll("ё", "е")
+    .replace(/[\s_-]+/g, "");
 }
 
 /** Red, green, blue of `#RRGGBB`, 0 to 255. */
@@ -72,10 +76,18 @@ export class Palette {
   /** Up to four colours that an unknown text may have meant. */
   suggest(text) {
     const wanted = fold(text);
-    const parts = text.toLowerCase().replaceAll("ё", "е").split(/[\s_-]+/).filter(Boolean);
+    const parts = text
+      .toLowerCase()
+      .replaceAll("ё", "е")
+      .split(/[\s_-]+/)
+      .filter(Boolean);
     const near = this.colors.filter((color) => color.near.includes(wanted));
-    const shared = this.colors.filter((color) => `${color.name} ${color.name_ru.toLowerCase()}`.split(/[\s-]/).some((word) => parts.includes(word)));
-    const alike = this.colors.filter((color) => color.spellings.some((spelling) => distance(wanted, spelling) <= (wanted.length > 5 ? 2 : 1)));
+    const shared = this.colors.filter((color) =>
+      `${color.name} ${color.name_ru.toLowerCase()}`.split(/[\s-]/).some((word) => parts.includes(word)),
+    );
+    const alike = this.colors.filter((color) =>
+      color.spellings.some((spelling) => distance(wanted, spelling) <= (wanted.length > 5 ? 2 : 1)),
+    );
     return [near, shared, alike].find((found) => found.length)?.slice(0, 4) ?? [];
   }
 }

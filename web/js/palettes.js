@@ -13,7 +13,9 @@ export class Palettes {
 
   /** Load every palette; models that share one have equal ones. */
   async load() {
-    await Promise.all(this.slugs.map(async (name) => this.loaded.set(name, new Palette(await this.api.get(`models/${name}/colors`), lang))));
+    await Promise.all(
+      this.slugs.map(async (name) => this.loaded.set(name, new Palette(await this.api.get(`models/${name}/colors`), lang))),
+    );
   }
 
   /** The palette of a model; of one that is not served any more, the first there is. */

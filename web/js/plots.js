@@ -19,7 +19,9 @@ export function columns(counts, label) {
     const column = shape(root, "rect", { x: at * width + 1, y: FLOOR - height, width: width - 2, height, rx: 1.5 });
     shape(column, "title", {}).textContent = `${t("ops.minutesAgo", counts.length - at)}: ${number(count)}`;
   });
-  const write = (x, y, anchor, text) => { shape(root, "text", { x, y, "text-anchor": anchor }).textContent = text; };
+  const write = (x, y, anchor, text) => {
+    shape(root, "text", { x, y, "text-anchor": anchor }).textContent = text;
+  };
   write(0, HEIGHT - 5, "start", t("ops.minutesAgo", counts.length));
   write(WIDTH, HEIGHT - 5, "end", t("ops.now"));
   write(2, 19, "start", number(most));

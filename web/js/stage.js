@@ -66,7 +66,9 @@ export class Stage {
     const { clientWidth: width, clientHeight: height } = this.element;
     const side = Math.min(width, height) || 1;
     // The picture never leaves the stage altogether.
-    const [reachX, reachY] = this.isFloor ? [(width * (zoom - 1)) / 2, (height * (zoom - 1)) / 2] : [Math.max(0, (side * zoom - width) / 2 + 40), Math.max(0, (side * zoom - height) / 2 + 40)];
+    const [reachX, reachY] = this.isFloor
+      ? [(width * (zoom - 1)) / 2, (height * (zoom - 1)) / 2]
+      : [Math.max(0, (side * zoom - width) / 2 + 40), Math.max(0, (side * zoom - height) / 2 + 40)];
     this.zoomed = zoom;
     this.x = zoom === 1 ? 0 : Math.min(reachX, Math.max(-reachX, x));
     this.y = zoom === 1 ? 0 : Math.min(reachY, Math.max(-reachY, y));
@@ -82,11 +84,22 @@ export class Stage {
 
   listen() {
     const { element } = this;
-    element.addEventListener("wheel", (event) => { event.preventDefault(); this.zoom(Math.exp(-event.deltaY / 400), ...this.at(event)); }, { passive: false });
+    element.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        this.zoom(Math.exp(-event.deltaY / 400), ...this.at(event));
+      },
+      { passive: false },
+    );
     element.addEventListener("dblclick", (event) => (this.zoomed > 1 ? this.reset() : this.zoom(2.5, ...this.at(event))));
-    element.addEventListener("pointerdown", (event) => { element.setPointerCapture(event.pointerId); this.pointers.set(event.pointerId, event); });
+    element.addEventListener("pointerdown", (event) => {
+      element.setPointerCapture(event.pointerId);
+      this.pointers.set(event.pointerId, event);
+    });
     element.addEventListener("pointermove", (event) => this.drag(event));
-    for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
+    for (const end of ["pointerup", "pointercancel"])
+      element.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
     element.addEventListener("keydown", (event) => this.key(event));
   }
 

@@ -8,7 +8,6 @@ import { complaint, t } from "./i18n.js";
 import { OrderForm } from "./order-form.js";
 import { Palettes } from "./palettes.js";
 import { nameOf } from "./tile.js";
-import { Viewer } from "./viewer.js";
 import { Watch, hasEnded } from "./watch.js";
 
 const LANES = ["high", "normal", "low"];
@@ -26,28 +25,35 @@ class Studio {
     const [, models, account] = await Promise.all([this.chrome.checkHealth(), this.api.get("models"), this.api.get("account")]);
     this.palettes = new Palettes(this.api, models.results);
     await this.palettes.load();
-    const served = new Set(Object.entries(this.chrome.workers ?? {}).filter(([, count]) => count > 0).map(([slug]) => slug));
+    const served = new Set(
+      Object.entries(this.chrome.workers ?? {})
+        .filter(([, count]) => count > 0)
+        .map(([slug]) => slug),
+    );
     const shop = {
-      models: models.results, served,
+      models: models.results,
+      served,
       lanes: LANES.filter((lane) => account.token.lanes.includes(lane)),
       palette: (slug) => this.palettes.of(slug),
       order: (order) => this.order(order),
     };
     this.form = new OrderForm(shop, { onPresets: () => this.openPresets() });
-    this.watch = new Watch(this.api, (prediction) => this.changed(prediction), (id) => this.gallery.drop(id));
-    this.viewer = new Viewer(this.palettes, {
-      use: (prediction) => this.use(prediction),
-      redraw: (prediction) => this.attempt(() => this.redraw(prediction)),
-      cancel: (prediction) => this.attempt(() => this.cancel(prediction)),
-      remove: (prediction) => this.attempt(() => this.remove([prediction])),
-      neighbour: (prediction, by) => this.neighbour(prediction, by),
-    }, this.say);
-    this.gallery = new Gallery(this.api, this.palettes, {
-      open: (prediction) => this.viewer.open(prediction),
-      cancel: (prediction) => this.attempt(() => this.cancel(prediction)),
-      again: (prediction) => this.attempt(() => this.redraw(prediction)),
-      selection: (predictions) => this.showSelection(predictions),
-    }, (prediction) => this.watch.follow(prediction));
+    this.watch = new Watch(
+      this.api,
+      (prediction) => this.changed(prediction),
+      (id) => this.gallery.drop(id),
+    );
+    this.gallery = new Gallery(
+      this.api,
+      this.palettes,
+      {
+        open: (prediction) => this.look((viewer) => viewer.open(prediction)),
+        cancel: (prediction) => this.attempt(() => this.cancel(prediction)),
+        again: (prediction) => this.attempt(() => this.redraw(prediction)),
+        selection: (predictions) => this.showSelection(predictions),
+      },
+      (prediction) => this.watch.follow(prediction),
+    );
     this.lay();
     await this.form.start();
     fill(this.panel, this.form.element);
@@ -58,14 +64,24 @@ class Studio {
 
   lay() {
     this.bar = h("div", { class: "selection-bar", hidden: true });
-    this.select = button(t("tiles.select"), () => this.setSelecting(!this.isSelecting), { class: "button small", "aria-pressed": "false" });
-    fill(this.main, h("div", { class: "tiles-head" }, h("h2", { text: t("tiles") }), this.select), this.gallery.element, this.bar);
-    document.body.append(this.viewer.element);
+    this.select = button(t("tiles.select"), () => this.setSelecting(!this.isSelecting), {
+      class: "button small",
+      "aria-pressed": "false",
+    });
+    fill(
+      this.main,
+      h("div", { class: "tiles-head" }, h("h2", { text: t("tiles") }), this.select),
+      this.gallery.element,
+      this.bar,
+    );
   }
 
   listen() {
     addEventListener("hashchange", () => this.openLinked());
-    document.addEventListener("granule:reached", () => { this.gallery.refresh(); this.watch.soon(); });
+    document.addEventListener("granule:reached", () => {
+      this.gallery.refresh();
+      this.watch.soon();
+    });
   }
 
   // What few visits need is fetched when it is asked for.
@@ -77,6 +93,26 @@ class Studio {
       document.body.append(this.presets.element);
     }
     this.presets.open();
+  }
+
+  /** Show something in the viewer. */
+  async look(show) {
+    const { Viewer } = await import("./viewer.js");
+    if (!this.viewer) {
+      this.viewer = new Viewer(
+        this.palettes,
+        {
+          use: (prediction) => this.use(prediction),
+          redraw: (prediction) => this.attempt(() => this.redraw(prediction)),
+          cancel: (prediction) => this.attempt(() => this.cancel(prediction)),
+          remove: (prediction) => this.attempt(() => this.remove([prediction])),
+          neighbour: (prediction, by) => this.neighbour(prediction, by),
+        },
+        this.say,
+      );
+      document.body.append(this.viewer.element);
+    }
+    show(this.viewer);
   }
 
   /** Do something that the server may refuse, and say so if it does. */
@@ -105,12 +141,16 @@ class Studio {
   async redraw(prediction) {
     const { model, input, seed, priority } = prediction;
     const made = await this.order({ model, input: { ...input, seed }, priority, fresh: true });
-    if (this.viewer.isOpen) this.viewer.open(made);
+    if (this.viewer?.isOpen) this.viewer.open(made);
     else this.say(t("order.sent"));
   }
 
   use(prediction) {
-    this.form.take({ model: prediction.model, input: { ...prediction.input, seed: prediction.seed }, priority: prediction.priority });
+    this.form.take({
+      model: prediction.model,
+      input: { ...prediction.input, seed: prediction.seed },
+      priority: prediction.priority,
+    });
     this.panel.scrollIntoView();
     this.form.editor.text.focus();
   }
@@ -118,7 +158,7 @@ class Studio {
   changed(prediction) {
     const before = this.gallery.get(prediction.id);
     this.gallery.put(prediction);
-    this.viewer.update(prediction);
+    this.viewer?.update(prediction);
     if (!hasEnded(prediction) || before?.status === prediction.status) return;
     const name = nameOf(prediction, this.palettes.of(prediction.model));
     if (prediction.status === "succeeded") this.say(t("watch.finished", name));
@@ -136,7 +176,7 @@ class Studio {
       this.watch.forget(id);
       this.gallery.drop(id);
     }
-    if (this.viewer.isOpen) this.viewer.element.close();
+    if (this.viewer?.isOpen) this.viewer.element.close();
     this.setSelecting(false);
     this.say(t("tiles.deleted", predictions.length));
   }
@@ -160,8 +200,7 @@ class Studio {
     if (!ids.length) return;
     try {
       const [one, other] = await Promise.all(ids.slice(0, 2).map((id) => this.fetchTile(id)));
-      if (other) this.viewer.compare(one, other);
-      else this.viewer.open(one);
+      await this.look((viewer) => (other ? viewer.compare(one, other) : viewer.open(one)));
       this.watch.follow(one);
     } catch (error) {
       this.say(error instanceof ApiError && error.status === 404 ? t("look.gone") : complaint(error), true);
@@ -180,9 +219,16 @@ class Studio {
   showSelection(predictions) {
     this.bar.hidden = !this.isSelecting;
     const finished = predictions.filter(({ status }) => status === "succeeded");
-    const compare = button([icon("compare"), t("tiles.compare")], () => this.viewer.compare(...finished), { disabled: predictions.length !== 2 || finished.length !== 2, title: t("tiles.compareHint") });
-    const pack = button([icon("download"), t("tiles.export")], () => this.attempt(() => this.exportSelected(finished)), { disabled: !finished.length });
-    const remove = button([icon("trash"), t("tiles.delete")], () => this.attempt(() => this.remove(predictions)), { disabled: !predictions.length });
+    const compare = button([icon("compare"), t("tiles.compare")], () => this.look((viewer) => viewer.compare(...finished)), {
+      disabled: predictions.length !== 2 || finished.length !== 2,
+      title: t("tiles.compareHint"),
+    });
+    const pack = button([icon("download"), t("tiles.export")], () => this.attempt(() => this.exportSelected(finished)), {
+      disabled: !finished.length,
+    });
+    const remove = button([icon("trash"), t("tiles.delete")], () => this.attempt(() => this.remove(predictions)), {
+      disabled: !predictions.length,
+    });
     fill(this.bar, h("strong", { role: "status", text: t("tiles.selected", predictions.length) }), compare, pack, remove);
   }
 
@@ -205,7 +251,15 @@ async function begin() {
   try {
     await studio.start();
   } catch (error) {
-    fill(studio.main, h("div", { class: "welcome" }, h("h2", { text: complaint(error) }), button(t("tiles.again"), () => location.reload(), { class: "button primary" })));
+    fill(
+      studio.main,
+      h(
+        "div",
+        { class: "welcome" },
+        h("h2", { text: complaint(error) }),
+        button(t("tiles.again"), () => location.reload(), { class: "button primary" }),
+      ),
+    );
     throw error;
   }
 }

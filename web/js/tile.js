@@ -32,8 +32,16 @@ export function outlookOf(prediction) {
   if (prediction.queue_note) return t("watch.noWorker");
   const { queue_position: position, progress } = prediction;
   const left_s = prediction.eta_left_s ?? prediction.eta_s;
-  const place = prediction.status === "processing" ? (progress.step ? t("watch.step", progress.step, progress.steps) : "")
-    : position === null ? "" : position === 0 ? t("watch.next") : t("watch.ahead", number(position));
+  const place =
+    prediction.status === "processing"
+      ? progress.step
+        ? t("watch.step", progress.step, progress.steps)
+        : ""
+      : position === null
+        ? ""
+        : position === 0
+          ? t("watch.next")
+          : t("watch.ahead", number(position));
   return [place, left_s > 0.5 ? t("watch.eta", duration(left_s)) : ""].filter(Boolean).join(" · ");
 }
 

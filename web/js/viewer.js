@@ -17,7 +17,11 @@ export class Viewer {
     this.palettes = palettes;
     this.actions = actions;
     this.say = say;
-    this.element = h("dialog", { class: "viewer", "aria-labelledby": "viewer-title", on: { close: () => this.left(), keydown: (event) => this.key(event) } });
+    this.element = h("dialog", {
+      class: "viewer",
+      "aria-labelledby": "viewer-title",
+      on: { close: () => this.left(), keydown: (event) => this.key(event) },
+    });
   }
 
   get isOpen() {
@@ -36,15 +40,22 @@ export class Viewer {
     this.tools = this.stageTools([this.stage]);
     this.previous = iconButton("back", t("look.previous"), () => this.step(-1), { class: "icon-button turn back" });
     this.next = iconButton("next", t("look.next"), () => this.step(1), { class: "icon-button turn next" });
-    fill(this.element,
+    fill(
+      this.element,
       h("div", { class: "look-stage" }, this.stage.element, this.previous, this.next, this.strip, this.tools),
-      h("div", { class: "look-panel" }, this.head(), this.side));
+      h("div", { class: "look-panel" }, this.head(), this.side),
+    );
     this.update(prediction);
     this.show(`tile=${prediction.id}`);
   }
 
   head() {
-    return h("div", { class: "look-head" }, this.title, iconButton("close", t("close"), () => this.element.close()));
+    return h(
+      "div",
+      { class: "look-head" },
+      this.title,
+      iconButton("close", t("close"), () => this.element.close()),
+    );
   }
 
   /** Show a newer version of a tile that is open. */
@@ -73,17 +84,47 @@ export class Viewer {
     }
     [this.state, this.line] = [state, line];
     const open = [...this.side.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
-    fill(this.side, line, this.buttons(prediction, pictures), h("h3", { text: t("look.shares") }), shares(prediction, palette),
-      warnings(prediction), h("h3", { text: t("look.details") }), facts(prediction), log(prediction), hasEnded(prediction) ? code(prediction, this.say) : null);
-    for (const summary of this.side.querySelectorAll("details > summary")) summary.parentElement.open = open.includes(summary.textContent);
+    fill(
+      this.side,
+      line,
+      this.buttons(prediction, pictures),
+      h("h3", { text: t("look.shares") }),
+      shares(prediction, palette),
+      warnings(prediction),
+      h("h3", { text: t("look.details") }),
+      facts(prediction),
+      log(prediction),
+      hasEnded(prediction) ? code(prediction, this.say) : null,
+    );
+    for (const summary of this.side.querySelectorAll("details > summary"))
+      summary.parentElement.open = open.includes(summary.textContent);
   }
 
   showStrip(pictures, name) {
     this.strip.hidden = pictures.length < 2;
-    fill(this.strip, pictures.map((address, at) => h("button", {
-      type: "button", "aria-label": pictureLabel(this.prediction, at), title: pictureLabel(this.prediction, at), "aria-pressed": String(at === this.picture),
-      on: { click: () => { this.picture = at; this.stage.show(address, name); this.showStrip(pictures, name); this.update(this.prediction); } },
-    }, h("img", { src: address, alt: "" }))));
+    fill(
+      this.strip,
+      pictures.map((address, at) =>
+        h(
+          "button",
+          {
+            type: "button",
+            "aria-label": pictureLabel(this.prediction, at),
+            title: pictureLabel(this.prediction, at),
+            "aria-pressed": String(at === this.picture),
+            on: {
+              click: () => {
+                this.picture = at;
+                this.stage.show(address, name);
+                this.showStrip(pictures, name);
+                this.update(this.prediction);
+              },
+            },
+          },
+          h("img", { src: address, alt: "" }),
+        ),
+      ),
+    );
   }
 
   sketch(prediction, palette) {
@@ -96,25 +137,50 @@ export class Viewer {
   buttons(prediction, pictures) {
     const address = pictures[this.picture];
     const ended = hasEnded(prediction);
-    return h("div", { class: "look-buttons" },
+    return h(
+      "div",
+      { class: "look-buttons" },
       address ? downloadLink(address) : null,
       ended ? null : button([icon("close"), t("watch.cancel")], () => this.actions.cancel(prediction)),
       button([icon("link"), t("look.share")], () => copy(new URL(`./#tile=${prediction.id}`, document.baseURI).href, this.say)),
-      ended ? button([icon("again"), t("look.redraw")], () => this.actions.redraw(prediction), { title: t("look.redrawHint") }) : null,
-      button([icon("layers"), t("look.use")], () => { this.element.close(); this.actions.use(prediction); }),
-      ended ? iconButton("trash", t("look.delete"), () => this.actions.remove(prediction)) : null);
+      ended
+        ? button([icon("again"), t("look.redraw")], () => this.actions.redraw(prediction), { title: t("look.redrawHint") })
+        : null,
+      button([icon("layers"), t("look.use")], () => {
+        this.element.close();
+        this.actions.use(prediction);
+      }),
+      ended ? iconButton("trash", t("look.delete"), () => this.actions.remove(prediction)) : null,
+    );
   }
 
   stageTools(stages) {
-    const floor = h("button", { type: "button", class: "button small", "aria-pressed": "false", title: t("look.floorHint"), on: { click: () => {
-      const on = !stages[0].isFloor;
-      for (const stage of stages) stage.setFloor(on);
-      floor.setAttribute("aria-pressed", String(on));
-    } } }, icon("floor"), t("look.floor"));
-    return h("div", { class: "stage-tools", role: "toolbar", "aria-label": t("look.view") },
+    const floor = h(
+      "button",
+      {
+        type: "button",
+        class: "button small",
+        "aria-pressed": "false",
+        title: t("look.floorHint"),
+        on: {
+          click: () => {
+            const on = !stages[0].isFloor;
+            for (const stage of stages) stage.setFloor(on);
+            floor.setAttribute("aria-pressed", String(on));
+          },
+        },
+      },
+      icon("floor"),
+      t("look.floor"),
+    );
+    return h(
+      "div",
+      { class: "stage-tools", role: "toolbar", "aria-label": t("look.view") },
       iconButton("minus", t("look.zoomOut"), () => stages[0].zoomOut()),
       button(t("look.fit"), () => stages[0].reset(), { class: "button small" }),
-      iconButton("plus", t("look.zoomIn"), () => stages[0].zoomIn()), floor);
+      iconButton("plus", t("look.zoomIn"), () => stages[0].zoomIn()),
+      floor,
+    );
   }
 
   /** Show two finished tiles side by side; they are zoomed and moved together. */
@@ -127,10 +193,23 @@ export class Viewer {
     const sides = [one, other].map((prediction, at) => {
       const palette = this.palettes.of(prediction.model);
       stages[at].show(picturesOf(prediction)[0] ?? null, nameOf(prediction, palette), this.sketch(prediction, palette));
-      return h("div", { class: "compare-side" }, stages[at].element,
-        h("div", { class: "compare-text" }, h("h3", { text: nameOf(prediction, palette) }), h("p", { class: "hint", text: `${prediction.model} · ${t("look.seed")} ${prediction.seed}` }), shares(prediction, palette)));
+      return h(
+        "div",
+        { class: "compare-side" },
+        stages[at].element,
+        h(
+          "div",
+          { class: "compare-text" },
+          h("h3", { text: nameOf(prediction, palette) }),
+          h("p", { class: "hint", text: `${prediction.model} · ${t("look.seed")} ${prediction.seed}` }),
+          shares(prediction, palette),
+        ),
+      );
     });
-    fill(this.element, h("div", { class: "compare" }, this.head(), this.stageTools(stages), h("div", { class: "compare-sides" }, sides)));
+    fill(
+      this.element,
+      h("div", { class: "compare" }, this.head(), this.stageTools(stages), h("div", { class: "compare-sides" }, sides)),
+    );
     this.show(`compare=${one.id},${other.id}`);
   }
 

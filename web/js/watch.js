@@ -30,10 +30,15 @@ export class Watch {
     this.mayStream = false;
     this.failures = 0;
     // Of all tabs only the first one streams: a stream keeps a connection, and the browser shares six of them among all tabs.
-    navigator.locks?.request(STREAMS_LOCK, () => { this.mayStream = true; return new Promise(() => {}); });
+    navigator.locks?.request(STREAMS_LOCK, () => {
+      this.mayStream = true;
+      return new Promise(() => {});
+    });
     addEventListener("pagehide", () => this.closeStreams());
     addEventListener("online", () => this.soon());
-    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.soon(); });
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.soon();
+    });
   }
 
   /** Follow a prediction until it has ended. */

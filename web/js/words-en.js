@@ -27,7 +27,8 @@ export default {
   "offline.text": "The server does not answer. What you see may be old; the page keeps trying.",
 
   "token.title": "Your token",
-  "token.text": "This server wants a token. Whoever runs it can give you one. It stays in this tab and is forgotten when you close it.",
+  "token.text":
+    "This server wants a token. Whoever runs it can give you one. It stays in this tab and is forgotten when you close it.",
   "token.wrong": "The server does not know this token.",
   "token.label": "Token",
   "token.use": "Use this token",

@@ -45,7 +45,8 @@ export default {
   "ops.draw": "Drawing",
   "ops.total": "In all",
   "ops.duty": "Busy",
-  "ops.spread": "Half of the orders took at most the first time, 95 in 100 the second. Busy is the part of the hour in which the live workers had work.",
+  "ops.spread":
+    "Half of the orders took at most the first time, 95 in 100 the second. Busy is the part of the hour in which the live workers had work.",
   "ops.code": "Code",
   "ops.count": "Orders",
   "ops.noFailures": "Nothing failed.",
