@@ -8,7 +8,8 @@ local is_ahead = ARGV[5] ~= '' and tonumber(ARGV[5]) > tonumber(get('step') or 0
 local log, from = ARGV[6], tonumber(ARGV[9])
 if from then
   -- What the attempt has logged before this text is known: a part that came already, its reply lost, is not taken twice.
-  log = string.sub(log, tonumber(get('attempt_logged') or 0) - from + 1)
+  -- Less is on record than was sent before when a server that crashed lost its last second; the text itself is whole.
+  log = string.sub(log, math.max(1, tonumber(get('attempt_logged') or 0) - from + 1))
 elseif not is_ahead then
   log = ''
 end
@@ -16,7 +17,7 @@ if is_ahead then redis.call('HSET', job, 'step', ARGV[5]) end
 if log ~= '' then
   redis.call('HSET', job, 'logs', string.sub((get('logs') or '') .. log, -tonumber(ARGV[7])))
   redis.call('HINCRBY', job, 'logged_bytes', #log)
-  redis.call('HINCRBY', job, 'attempt_logged', #log)
+  redis.call('HSET', job, 'attempt_logged', (from or tonumber(get('attempt_logged') or 0)) + #ARGV[6])
   if now - tonumber(get('logs_event_ms') or 0) >= tonumber(ARGV[8]) then
     redis.call('HSET', job, 'logs_event_ms', now)
     emit('logs')

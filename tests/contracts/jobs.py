@@ -192,6 +192,13 @@ class JobStoreContract:
         store.renew(job_id, 2, step=1, log="again\n", log_from=0)
         assert store.get(job_id).logs.endswith("last\nagain\n")
 
+    def test_a_log_after_lines_that_the_record_lost_is_kept_whole_and_once(self, store: JobStore) -> None:
+        job_id = self.submit(store)
+        store.claim(job_id, worker="a", delivery_token="1")
+        for step, log, log_from in ((2, "the second\n", 4), (2, "the second\n", 4), (3, "third\n", 15)):
+            store.renew(job_id, 1, step=step, log=log, log_from=log_from)
+        assert store.get(job_id).logs == "the second\nthird\n"
+
     def test_a_finished_job_keeps_its_first_outcome(self, store: JobStore) -> None:
         job_id = self.submit(store)
         store.claim(job_id, worker="a", delivery_token="1")
