@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -16,6 +17,8 @@ from shared.outlook import Outlook, Traffic, outlook
 from shared.redis_client import Scripts, answering
 
 FOLLOW_POLL_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class JobReader:
@@ -57,21 +60,21 @@ class JobReader:
     ) -> list[Job]:
         """Return up to `limit` of a tenant's jobs (None: everybody's) numbered strictly between the two, newest first.
 
-        Where more fit, they are the newest of them, or with `oldest` those that come right after `after_seq`.
+        Where more fit, they are the newest of them, or with `oldest` those that come right after `after_seq`. A job whose
+        record cannot be read is passed over: it would keep all others from being listed.
         """
+        key = self._key("jobs" if tenant is None else f"jobs:{tenant}")
         low = "-inf" if after_seq is None else f"({after_seq}"
         high = "+inf" if before_seq is None else f"({before_seq}"
-        key = self._key("jobs" if tenant is None else f"jobs:{tenant}")
-        with answering():
-            if oldest:
-                ids = cast("list[str]", self._redis.zrangebyscore(key, low, high, 0, limit))[::-1]
-            else:
-                ids = cast("list[str]", self._redis.zrevrangebyscore(key, high, low, 0, limit))
-            pipe = self._redis.pipeline(transaction=False)
-            for job_id in ids:
-                pipe.hgetall(self._key(f"job:{job_id}"))
-            records = cast("list[dict[str, str]]", pipe.execute())
-        return [Job.from_fields(fields) for fields in records if fields]
+        found: list[Job] = []
+        while True:
+            wanted = limit - len(found)
+            entries = self._numbered(key, low, high, wanted, oldest=oldest)
+            found += self._readable([job_id for job_id, _ in entries])
+            if len(entries) < wanted or len(found) == limit:
+                return found[::-1] if oldest else found
+            last = f"({int(entries[-1][1])}"
+            low, high = (last, high) if oldest else (low, last)
 
     def seq_at(self, tenant: str | None, created_ms: int) -> int:
         """Return the number that a tenant's (None: anybody's) first job created at that moment or later has, or would have."""
@@ -157,6 +160,29 @@ class JobReader:
 
     def _queued_key(self, model: str, lane: Lane) -> str:
         return self._key(f"queued:{model}:{lane}")
+
+    def _numbered(self, key: str, low: str, high: str, limit: int, *, oldest: bool) -> list[tuple[str, float]]:
+        """Return ids and numbers of the first `limit` jobs of a list between two bounds, from the older or the newer end."""
+        with answering():
+            if oldest:
+                found = self._redis.zrangebyscore(key, low, high, 0, limit, withscores=True)
+            else:
+                found = self._redis.zrevrangebyscore(key, high, low, 0, limit, withscores=True)
+        return cast("list[tuple[str, float]]", found)
+
+    def _readable(self, job_ids: Sequence[str]) -> list[Job]:
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hgetall(self._key(f"job:{job_id}"))
+            records = cast("list[dict[str, str]]", pipe.execute())
+        found = []
+        for job_id, fields in zip(job_ids, records, strict=True):
+            try:
+                found += [Job.from_fields(fields)] if fields else []
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("job %s is left out of a list, unreadable: %r", job_id, error, extra={"job_id": job_id})
+        return found
 
     def _due(self, name: str, limit: int) -> list[str]:
         with answering():

@@ -333,6 +333,17 @@ class JobStoreContract:
         assert [job.id for job in page] == ids[:1:-1]
         assert [job.id for job in store.list_jobs("shop", before_seq=page[-1].seq, limit=3)] == ids[1::-1]
 
+    def test_a_record_that_cannot_be_read_keeps_no_other_out_of_a_list(self, redis: Redis, store: JobStore) -> None:
+        ids = [self.submit(store) for _ in range(7)]
+        for job_id, damage in ((ids[1], "{}"), (ids[3], "no JSON"), (ids[4], "[]")):
+            redis.hset(f"test:job:{job_id}", "spec", damage)
+        redis.delete(f"test:job:{ids[6]}")
+        assert [job.id for job in store.list_jobs("shop", limit=3)] == [ids[5], ids[2], ids[0]]
+        assert [job.id for job in store.list_jobs("shop", limit=2)] == [ids[5], ids[2]]
+        oldest = store.list_jobs(None, limit=2, oldest=True)
+        assert [job.id for job in oldest] == [ids[2], ids[0]]
+        assert [job.id for job in store.list_jobs("shop", after_seq=oldest[0].seq, limit=9, oldest=True)] == [ids[5]]
+
     # -- lost messages
 
     def test_a_message_is_lost_when_the_queue_is_empty_or_a_later_job_was_claimed(self, redis: Redis, store: JobStore) -> None:
