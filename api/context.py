@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from threading import BoundedSemaphore, Semaphore
 from typing import Protocol, cast
+from urllib.parse import quote
 
 from flask import current_app, g, request
 
 from api.auth import Tokens
 from api.limits import OrderLimits
 from api.tokens import Scope
+from shared.errors import InputInvalid
 from shared.floor import Floor
 from shared.job_store import JobStore
 from shared.jobs import Lane
@@ -21,6 +24,8 @@ from shared.storage import Storage
 from shared.worker_registry import WorkerRegistry
 
 EXTENSION = "granule"
+
+HOST = re.compile(r"(?:[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 """Methods that change nothing, for which a token that may only read is enough."""
@@ -57,8 +62,18 @@ def context() -> Context:
 
 
 def base_url() -> str:
-    """Return the start of every URL that is handed out, without a slash at its end."""
-    return (context().settings.public_url or request.root_url).rstrip("/")
+    """Return the start of every URL that is handed out, without a slash at its end.
+
+    Raises:
+        InputInvalid: it would be made of the request's Host, and that is no host.
+    """
+    if public_url := context().settings.public_url:
+        return public_url.rstrip("/")
+    # Not `request.root_url`: it has no host at all where the name has an underscore, as the services of a compose file may.
+    host = request.headers.get("Host", request.host).lower()
+    if not HOST.fullmatch(host):
+        raise InputInvalid("Host is a name or an address, and a port", field="Host")
+    return f"{request.scheme}://{host}{quote(request.root_path)}".rstrip("/")
 
 
 def authenticate() -> None:

@@ -83,6 +83,8 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, 
         if job_id is None:
             raise
         raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id") from error
+    if job_id not in (None, created.job_id):
+        raise IdempotencyConflict("this key belongs to a prediction with another id", field="Idempotency-Key")
     return _answer(parts, _start(parts, created) if created.is_new else created, started_s)
 
 

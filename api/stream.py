@@ -77,9 +77,10 @@ def stream_prediction(prediction_id: str, token: str) -> Response:
         return Response(status=204, headers=HEADERS)  # which tells a browser not to come back
     if request.method == "HEAD":
         return Response(content_type="text/event-stream", headers=HEADERS)
+    address = base_url()
     if not parts.streams.acquire(blocking=False):
         raise StreamsFull("too many event streams are open; try again, or poll urls.get", retry_after_s=RETRY_AFTER_S)
-    events = _events(job.id, position, parts.store, limit_s=parts.settings.stream_limit_s, base_url=base_url())
+    events = _events(job.id, position, parts.store, limit_s=parts.settings.stream_limit_s, base_url=address)
     response = Response(events, content_type="text/event-stream", headers=HEADERS)
     # Not at the end of the generator: one whose reader left before the first byte is never begun.
     response.call_on_close(parts.streams.release)

@@ -245,6 +245,13 @@ class SafeCreatesContract(ApiContract):
         assert client.put("/v1/predictions/order-17", json=body, headers=OTHER).status_code == 422
         assert client.put("/v1/predictions/a%20b", json=body).status_code == 422
 
+    def test_put_is_never_answered_with_another_prediction(self, client: FlaskClient, sent: list[str]) -> None:
+        key = {"Idempotency-Key": "order-17"}
+        made = self.order(client, headers=key).json["id"]
+        refused = client.put("/v1/predictions/order-18", json={"version": MODEL, "input": {"prompt": MIX}}, headers=key)
+        assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "Idempotency-Key")
+        assert (sent, client.get("/v1/predictions/order-18").status_code) == ([made], 404)
+
     def test_the_same_seed_again_at_once_is_a_repeat(self, client: FlaskClient) -> None:
         first, again = self.order(client, seed=7), self.order(client, seed=7)
         assert (first.json["id"], again.status_code) == (again.json["id"], 200)

@@ -60,6 +60,28 @@ def test_every_address_that_some_client_builds(client: FlaskClient, base: str) -
 
 
 @pytest.mark.parametrize(
+    "host", ["tiles_api:8000", "127.0.0.1:8000", "[::1]:8000", "xn--90acagb0b5c.xn--p1ai", "Tiles.example.com"]
+)
+def test_addresses_are_those_that_the_request_came_to(redis: Redis, store: JobStore, host: str) -> None:
+    client = client_with(redis, store, api_tokens=(SecretStr("shop:one"),))
+    created = client.post("/v1/predictions", json=body(), headers={"Host": host, "Authorization": "Bearer one"})
+    assert (
+        created.json["urls"]["get"]
+        == created.headers["Location"]
+        == f"http://{host.lower()}/v1/predictions/{created.json['id']}"
+    )
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "user@tiles.example.com", "tiles.example.com:x", "плитка.рф"])
+def test_a_host_that_is_none_is_refused_before_anything_is_written(redis: Redis, store: JobStore, host: str) -> None:
+    client = client_with(redis, store, api_tokens=(SecretStr("shop:one"),))
+    headers = {"Host": host.encode().decode("latin-1"), "Authorization": "Bearer one"}
+    refused = client.post("/v1/predictions", json=body(), headers=headers)
+    assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "Host")
+    assert redis.keys() == []
+
+
+@pytest.mark.parametrize(
     "version", [OLD_VERSION, f"nauslava/rubber-tile-lora-v45:{OLD_VERSION}", "nauslava/rubber-tile-lora-v45"]
 )
 def test_three_spellings_of_a_version(client: FlaskClient, version: str) -> None:
