@@ -1,12 +1,13 @@
 """Requests that gunicorn itself gives up on, before the application sees them: answered as problems, like all others.
 
-`--worker-class api.gateway.ProblemWorker` is gunicorn's own `gthread` but for that.
+`--worker-class api.gateway.ProblemWorker` is gunicorn's own `gthread` but for that, and for callers who stall.
 """
 
 from __future__ import annotations
 
 import secrets
 import socket
+import struct
 from http import HTTPStatus
 
 from gunicorn.http.errors import (
@@ -22,7 +23,7 @@ from gunicorn.http.errors import (
 )
 from gunicorn.http.message import Request
 from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from api.problems import MEDIA_TYPE, Problem
 from api.server import REQUEST_ID_HEADER
@@ -42,8 +43,19 @@ CAUSES: dict[type[Exception], tuple[HTTPStatus, str, str]] = {
 """Status, code and field of what cannot be read; a class that is not listed has its parent's."""
 
 
+STALL_LIMIT_S = 30
+"""A caller who for so long neither sends the rest of a request nor takes any of an answer is cut off: it holds a thread."""
+
+
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """Serves requests on threads, and refuses those that cannot be read with `application/problem+json`."""
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give a connection to a thread. Gunicorn itself would let half a request keep that thread for ever."""
+        # Limits of the system's own: gunicorn sets the socket to blocking once more, which takes Python's away.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALL_LIMIT_S, 0))
+        super().enqueue_req(conn)
 
     def handle_error(self, req: Request | None, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
         """Answer a request that could not be read, and leave everything else to gunicorn. The connection ends with it."""

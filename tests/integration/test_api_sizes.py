@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from infra.local.ports import free_block
 from shared.settings import Settings
-from tests.integration.processes import api_server
+from tests.integration.processes import api_server, environment, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,24 @@ def test_what_the_server_cannot_read_is_refused_as_a_problem_too(base_url: str, 
     problem = json.loads(body)
     assert (problem["status"], problem["invalid_fields"][0]["field"], bool(problem["title"])) == (status, field, True)
     assert problem["detail"]
+
+
+def test_callers_who_stall_give_their_threads_back(tmp_path: Path) -> None:
+    start = "import api.gateway as g; g.STALL_LIMIT_S = 1; from gunicorn.app.wsgiapp import run; run()"
+    port = free_block(1)[0]
+    options = ["--config", "python:api.serving", "--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", "2"]
+    with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-c", start, *options, "api.server:create_app()"]
+        process = stack.enter_context(subprocess.Popen(command, env=environment(Settings()), stdout=log, stderr=log))
+        stack.callback(process.terminate)
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
+            except httpx.ConnectError:
+                return False
+
+        wait_until(answers)
+        for half in (b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"P", b"GET / HTTP/1.1\r\n"):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(half)
+        assert answers()
