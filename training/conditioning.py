@@ -89,9 +89,7 @@ def share_vectors(mixes: Sequence[Mix], palette: Palette) -> Tensor:
     return vectors
 
 
-def color_positions(
-    tokenizer: CLIPTokenizer, captions: Sequence[str], mixes: Sequence[Mix]
-) -> tuple[Tensor, Tensor, Tensor]:
+def color_positions(tokenizer: CLIPTokenizer, captions: Sequence[str], mixes: Sequence[Mix]) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for every colour of every caption, its row, the position of its last token, and its share."""
     rows, positions, shares = [], [], []
     for row, (caption, mix) in enumerate(zip(captions, mixes, strict=True)):

@@ -1,4 +1,7 @@
-"""Renders twelve mixes with the finished checkpoint into one picture: `python -m training.contact_sheet`."""
+"""Renders twelve mixes into one picture: `python -m training.contact_sheet`, with `--plain` from the words alone.
+
+Without it, tiles are drawn as the manifest draws an order: guided, where that is its default.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +71,12 @@ def main() -> None:
     )
     parser.add_argument("--manifest", type=Path, default=MODELS / "rubber-tile-mini.toml")
     parser.add_argument("--out", type=Path, default=MODELS.parent / "docs" / "pictures" / "contact-sheet.jpg")
+    parser.add_argument("--plain", action="store_true", help="draw from the words alone, without painted tiles")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     arguments = parser.parse_args()
-    bench = Bench(load_manifest(arguments.manifest), arguments.threads)
-    pictures = [bench.draw(read_mix(text), seed)[0] for seed, text in enumerate(MIXES)]
+    manifest = load_manifest(arguments.manifest)
+    bench, guided = Bench(manifest, arguments.threads), manifest.render.guidance_mode == "guided" and not arguments.plain
+    pictures = [bench.draw(read_mix(text), seed, guided=guided)[0] for seed, text in enumerate(MIXES)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lay_out(pictures, MIXES).save(arguments.out, quality=88)
 

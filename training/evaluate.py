@@ -53,8 +53,8 @@ class Bench:
             self._threads,
         )
 
-    def draw(self, mix: WholeMix, seed: int, *, trigger: bool = True) -> tuple[NDArray[np.uint8], float]:
-        """Return the picture of a mix (percent) and the seconds it took."""
+    def draw(self, mix: WholeMix, seed: int, *, trigger: bool = True, guided: bool = False) -> tuple[NDArray[np.uint8], float]:
+        """Return the picture of a mix (percent), drawn from its words alone or `guided`, and the seconds it took."""
         ordered = mix_text([(color, percent / 100) for color, percent in mix])
         prompt = self.manifest.prompt.template.format(prompt=ordered)
         if not trigger:
@@ -70,6 +70,9 @@ class Bench:
             height_px=defaults.height_px,
             output_format="png",
             output_quality=95,
+            strength=defaults.strength if guided else None,
+            painted=tuple((color.hex, float(percent)) for color, percent in mix) if guided else (),
+            granule_px=defaults.granule_px,
         )
         rendered = self.pipeline.render(spec, lambda _step, _steps: None)
         return rendered.pixels, rendered.duration_s
