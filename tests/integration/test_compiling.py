@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,8 @@ def test_no_shipped_model_is_compiled_unasked() -> None:
 
 def test_compiled_models_draw_the_same_picture_and_step_aside_for_seamless_ones(base_pipeline: Any) -> None:
     manifest = load_manifest(REPOSITORY / "models" / "rubber-tile-mini.toml")
+    # Other tests share the decoder that this would set up and compile.
+    base_pipeline.register_modules(vae=copy.deepcopy(base_pipeline.vae))
     place_pipeline(base_pipeline, manifest.render, device=CPU, dtype=torch.float32)
     pipeline = Pipeline(LoadedModel(base_pipeline, Digests("0" * 64, None, None), 0, CPU, torch.float32), manifest)
     seamless = replace(SPEC, seamless=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ def ignore(step: int, steps: int) -> None:
 @pytest.fixture
 def pipeline(base_pipeline: Any) -> Pipeline:
     manifest = load_manifest(REPOSITORY / "models" / "rubber-tile-mini.toml")
+    # Other tests share the decoder that this would set up and compile.
+    base_pipeline.register_modules(vae=copy.deepcopy(base_pipeline.vae))
     place_pipeline(base_pipeline, manifest.render, device=CPU, dtype=torch.float32)
     return Pipeline(LoadedModel(base_pipeline, Digests("0" * 64, None, None), 0, CPU, torch.float32), manifest)
 
