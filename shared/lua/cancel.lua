@@ -4,7 +4,8 @@
 local status = get('status')
 if not status then return '' end
 if status ~= 'queued' and status ~= 'running' then return 'over' end
-if ARGV[4] ~= '' then redis.call('HSET', job, 'cancel_reason', ARGV[4]) end
+-- Called off twice before its worker lets go, it ends for the first reason.
+if ARGV[4] ~= '' and not get('cancel') then redis.call('HSET', job, 'cancel_reason', ARGV[4]) end
 if ARGV[5] == '1' then redis.call('HSET', job, 'unwanted', 1) end
 if status == 'queued' then
   leave_lane()

@@ -301,6 +301,16 @@ class JobStoreContract:
         job = store.get(job_id)
         assert job.status is Status.CANCELED and job.error == JobError("deadline", "too late")
 
+    def test_the_first_reason_to_call_a_job_off_stands(self, store: JobStore) -> None:
+        late = JobError("deadline_passed", "too late")
+        for first, second, error in ((None, late, None), (late, None, late)):
+            job_id = self.submit(store)
+            store.claim(job_id, worker="a", delivery_token="1")
+            store.cancel(job_id, first)
+            store.cancel(job_id, second)
+            store.let_go(job_id, 1)
+            assert store.get(job_id).error == error
+
     def test_a_canceled_job_of_a_dead_worker_is_not_rendered_again(self, store: JobStore) -> None:
         job_id = self.submit(store)
         store.claim(job_id, worker="a", delivery_token="1")
