@@ -5,9 +5,15 @@ local list, wanted = prefix .. 'jobs' .. (ARGV[3] ~= '' and ':' .. ARGV[3] or ''
 local low, high = 0, redis.call('ZCARD', list)
 while low < high do
   local middle = math.floor((low + high) / 2)
-  local found = redis.call('ZRANGE', list, middle, middle)[1]
-  if tonumber(redis.call('HGET', prefix .. 'job:' .. found, 'created_ms')) < wanted then
-    low = middle + 1
+  -- An id whose record is lost or broken tells nothing: the next one that has a moment does.
+  local probe, created_ms = middle, nil
+  while probe < high and not created_ms do
+    local found = redis.call('ZRANGE', list, probe, probe)[1]
+    created_ms = tonumber(redis.call('HGET', prefix .. 'job:' .. found, 'created_ms') or '')
+    probe = probe + 1
+  end
+  if created_ms and created_ms < wanted then
+    low = probe
   else
     high = middle
   end

@@ -354,6 +354,16 @@ class JobStoreContract:
         assert [job.id for job in oldest] == [ids[2], ids[0]]
         assert [job.id for job in store.list_jobs("shop", after_seq=oldest[0].seq, limit=9, oldest=True)] == [ids[5]]
 
+    def test_an_id_without_a_record_does_not_hide_a_moment(self, redis: Redis, store: JobStore) -> None:
+        jobs = []
+        for _ in range(6):
+            jobs.append(store.get(self.submit(store)))
+            time.sleep(0.002)
+        for hole in (jobs[1], jobs[3], jobs[5]):
+            redis.delete(f"test:job:{hole.id}")
+        assert [store.seq_at("shop", jobs[n].created_ms) for n in (0, 2, 4)] == [jobs[n].seq for n in (0, 1, 3)]
+        assert store.seq_at(None, jobs[5].created_ms) > jobs[4].seq
+
     # -- lost messages
 
     def test_a_message_is_lost_when_the_queue_is_empty_or_a_later_job_was_claimed(self, redis: Redis, store: JobStore) -> None:
