@@ -277,13 +277,22 @@ class JobStore(JobReader):
         return bool(self._run("purge", job_id))
 
     def set_aside(self, job_id: str) -> None:
-        """Take a job whose record cannot be read out of every index that the sweep goes through; its id stays in `broken`."""
+        """Take a job that cannot be moved out of every index that the sweep goes through; its id stays in `broken`.
+
+        One whose record cannot be read is no longer listed either.
+        """
         with answering():
             pipe = self._redis.pipeline(transaction=True)
             for index in ("leases", "deadlines", "leftovers", "expiring", "rows"):
                 pipe.zrem(self._key(index), job_id)
             pipe.sadd(self._key("broken"), job_id)
             pipe.execute()
+        if self._readable([job_id]):
+            return
+        with answering():
+            tenant = cast("str | None", self._redis.hget(self._key(f"job:{job_id}"), "tenant"))
+            for listing in ("jobs", f"jobs:{tenant}"):
+                self._redis.zrem(self._key(listing), job_id)
 
     # -- inside
 

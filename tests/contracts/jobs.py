@@ -364,6 +364,16 @@ class JobStoreContract:
         assert [store.seq_at("shop", jobs[n].created_ms) for n in (0, 2, 4)] == [jobs[n].seq for n in (0, 1, 3)]
         assert store.seq_at(None, jobs[5].created_ms) > jobs[4].seq
 
+    def test_what_is_set_aside_is_listed_only_where_it_can_be_read(self, redis: Redis, store: JobStore) -> None:
+        whole, broken, lost = (self.submit(store) for _ in range(3))
+        redis.hset(f"test:job:{broken}", "spec", "{")
+        redis.delete(f"test:job:{lost}")
+        for job_id in (whole, broken, lost):
+            store.set_aside(job_id)
+        assert redis.zrange("test:jobs", 0, -1) == [whole]
+        assert redis.zrange("test:jobs:shop", 0, -1) == [whole, lost]  # nobody knows any more whose it was
+        assert redis.smembers("test:broken") == {whole, broken, lost}
+
     # -- lost messages
 
     def test_a_message_is_lost_when_the_queue_is_empty_or_a_later_job_was_claimed(self, redis: Redis, store: JobStore) -> None:
