@@ -95,12 +95,16 @@ class Processes:
         return psutil.Process(guardian.pid).children()[0]
 
     def stop(self) -> None:
+        orphans = []
         for process in self.started:
             for child in _children(process):
                 child.kill()
+                orphans.append(child)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
+        # Redis would hand the next test's message to a worker that is not quite dead.
+        psutil.wait_procs(orphans, timeout=5)
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}-{len(self.started)}.log").open("wb")
