@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -75,7 +75,7 @@ class RenderSpec:
     `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1. With a `strength`, above 0 and at most 1, drawing begins
     not with noise but with a painted tile that is noised that far: `painted` holds its colours as (`#RRGGBB`, percent), and
     `granule_px` is the mean width of its granules. `angles` are the views that are handed out, in degrees from straight above.
-    `guidance_end` is the part of the steps, 0 to 1, that are guided.
+    `guidance_end` is the part of the steps, 0 to 1, that are guided. A default stays what it is for good: records leave it out.
     """
 
     prompt: str
@@ -116,7 +116,11 @@ class RenderSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RenderSpec:
-        """Read back what `asdict` made and JSON kept. Fields that are not there have their defaults."""
+        """Read back what `JobSpec.to_json` wrote, or all of `asdict`. Fields that are not there have their defaults.
+
+        Raises:
+            TypeError: there is a field of a newer version, without which another picture would be drawn.
+        """
         painted = tuple((srgb, share) for srgb, share in data.get("painted", ()))
         return cls(**{**data, "painted": painted, "angles": tuple(data.get("angles", (0,)))})
 
@@ -156,12 +160,12 @@ class JobSpec:
         return _digest([self.model, self.version, asdict(self.render)])
 
     def to_json(self) -> str:
-        """Serialise for the record."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        """Serialise for the record. Fields at their default are left out: a version that has no such field reads it, too."""
+        return _compact(_beyond_defaults(self) | {"render": _beyond_defaults(self.render)})
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote. Raises TypeError where a newer version wrote a field that is unknown here."""
         data = json.loads(text)
         data["lane"] = Lane(data["lane"])
         data["render"] = RenderSpec.from_dict(data["render"])
@@ -214,14 +218,14 @@ class Result:
 
     def to_json(self) -> str:
         """Serialise for the record."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _compact(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Result:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote. What a newer version measured beyond it is passed over."""
         data = json.loads(text)
-        data["outputs"] = [Output(**output) for output in data["outputs"]]
-        return cls(**data)
+        data["outputs"] = [Output(**_known(Output, output)) for output in data["outputs"]]
+        return cls(**_known(cls, data))
 
 
 def weights_digest(provenance: Mapping[str, Any]) -> str:
@@ -230,6 +234,21 @@ def weights_digest(provenance: Mapping[str, Any]) -> str:
     Device and libraries are left out: they move a pixel by a shade, other weights draw another picture.
     """
     return _digest([provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")])
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _beyond_defaults(spec: JobSpec | RenderSpec) -> dict[str, Any]:
+    """Return the fields that say something. One whose default is made anew each time, such as a list, is always there."""
+    whole = asdict(spec)
+    return {known.name: whole[known.name] for known in fields(spec) if whole[known.name] != known.default}
+
+
+def _known(kind: type[Output | Result], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {known.name for known in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
 
 
 def _digest(value: Any) -> str:
