@@ -62,6 +62,8 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
     app.url_map.strict_slashes = False
+    # Merging would answer with a redirect to whatever the request names as its host.
+    app.url_map.merge_slashes = False
     app.extensions[EXTENSION] = Context(
         settings=settings,
         store=store or connect_store(settings, redis),

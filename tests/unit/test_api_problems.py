@@ -107,6 +107,7 @@ CASES: dict[str, Case] = {
     "unknown token": (lambda w: w.ask("GET", PREDICTIONS, token="x"), 401, "unauthenticated", "Authorization"),
     "scope": (lambda w: w.order(token="viewer"), 403, "forbidden", "Authorization"),
     "no such address": (lambda w: w.ask("GET", "/v1/nothing"), 404, "not_found", "url"),
+    "doubled slash": (lambda w: w.ask("GET", "/v1//predictions"), 404, "not_found", "url"),
     "whose list": (lambda w: w.ask("GET", f"{PREDICTIONS}?tenant=other"), 403, "forbidden", "Authorization"),
     "no such delivery": (
         lambda w: w.ask("POST", f"{PREDICTIONS}/{w.order().json['id']}/deliveries/x/redeliver"),
