@@ -21,7 +21,6 @@ from training.architecture import EMBEDDINGS_FILE, LORA_FILE, MODELS
 from worker.loading import build_scheduler, place_pipeline
 from worker.pipeline import Pipeline, load_pipeline
 from worker.prompt_encoder import PromptEncoder
-from worker.seamless import circular_padding
 
 # More threads than idle cores wait for each other: one is the fastest on a machine that has other work.
 THREADS = 1
@@ -369,59 +368,3 @@ def test_a_hub_base_that_cannot_be_reached_says_so(manifest: Manifest, monkeypat
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(WeightsInvalid, match="hub:nobody/nothing-here cannot be fetched"):
         load_pipeline(manifest.model_copy(update={"base": "hub:nobody/nothing-here"}), Settings(torch_threads=THREADS))
-
-
-GUIDED = replace(SPEC, strength=0.5, painted=(("#C02020", 60.0), ("#202020", 40.0)), granule_px=24.0, num_inference_steps=6)
-
-
-def test_a_guided_picture_takes_the_last_steps_and_the_same_seed_gives_the_same_bytes(pipeline: Pipeline) -> None:
-    steps: list[tuple[int, int]] = []
-    first = pipeline.render(GUIDED, lambda step, total: steps.append((step, total))).pixels
-    assert steps == [(1, 3), (2, 3), (3, 3)] and GUIDED.steps == 3
-    assert np.array_equal(pipeline.render(GUIDED, ignore).pixels, first)
-    assert not np.array_equal(pipeline.render(replace(GUIDED, seed=8), ignore).pixels, first)
-
-
-def test_guided_and_seamless_leave_nothing_behind(pipeline: Pipeline, expected: np.ndarray) -> None:
-    tiling = pipeline._sdxl.vae.use_tiling
-    pipeline.render(replace(GUIDED, seamless=True), ignore)
-    assert pipeline._sdxl.vae.use_tiling == tiling
-    assert np.array_equal(pipeline.render(SPEC, ignore).pixels, expected)
-
-    def stop(step: int, steps: int) -> None:
-        raise Stop
-
-    with pytest.raises(Stop):
-        pipeline.render(replace(SPEC, seamless=True), stop)
-    assert np.array_equal(pipeline.render(SPEC, ignore).pixels, expected)
-
-
-def test_guided_pictures_are_drawn_by_the_one_model_in_memory(pipeline: Pipeline) -> None:
-    for name, part in pipeline._sdxl.components.items():
-        assert pipeline._img2img.components[name] is part
-
-
-def test_on_the_torus_a_shifted_start_gives_the_shifted_picture(exact_pipeline: Pipeline) -> None:
-    vae, unet = exact_pipeline._sdxl.vae, exact_pipeline._sdxl.unet
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    with circular_padding(unet, vae):
-        picture = exact_pipeline._decode(latents).astype(int)
-        shifted = exact_pipeline._decode(latents.roll((5, 3), (2, 3))).astype(int)
-    assert np.abs(np.roll(picture, (40, 24), (0, 1)) - shifted).max() <= 1
-    outside = exact_pipeline._decode(latents.roll((5, 3), (2, 3))).astype(int)
-    assert np.abs(np.roll(picture, (40, 24), (0, 1)) - outside).max() > 1
-
-
-@pytest.mark.parametrize(
-    ("change", "at_fault"),
-    [
-        ({"strength": 0.0}, "strength"),
-        ({"strength": 1.5}, "strength"),
-        ({"painted": ()}, "painted"),
-        ({"height_px": 192}, "width"),
-    ],
-)
-def test_a_guide_that_cannot_be_painted_is_refused_by_field(pipeline: Pipeline, change: dict[str, Any], at_fault: str) -> None:
-    with pytest.raises(InputInvalid) as caught:
-        pipeline.render(replace(GUIDED, **change), ignore)
-    assert caught.value.field == at_fault
