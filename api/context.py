@@ -12,6 +12,8 @@ from flask import current_app, g, request
 
 from api.auth import Tokens
 from api.limits import OrderLimits
+from api.places import Places
+from api.readiness import Probe
 from api.tokens import Scope
 from shared.errors import InputInvalid
 from shared.floor import Floor
@@ -40,7 +42,7 @@ class Enqueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of one application. `streams` and `holds` count what this process may still hold open."""
+    """The parts of one application. `streams`, `holds` and `reads` count what this process may still hold open."""
 
     settings: Settings
     store: JobStore
@@ -54,6 +56,8 @@ class Context:
     limits: OrderLimits
     streams: BoundedSemaphore
     holds: Semaphore
+    reads: Places
+    probe: Probe
 
 
 def context() -> Context:

@@ -10,7 +10,7 @@ from werkzeug.http import quote_etag
 from api.context import context
 from shared.errors import Gone, NotFound
 from shared.jobs import Output
-from shared.storage import CACHE_CONTROL
+from shared.storage import CACHE_CONTROL, StoredObject
 
 blueprint = Blueprint("files", __name__)
 
@@ -34,11 +34,8 @@ def get_file(token: str, filename: str) -> Response:
     if request.if_none_match.contains_weak(output.sha256):
         return Response(status=304, headers=_headers(output, etag))
     part = None if request.method == "HEAD" else _wanted_part(output, etag)
-    storage = context().storage
-    if request.method == "HEAD":
-        stored = storage.head(output.key)
-    else:
-        stored = storage.open(output.key, byte_range=f"bytes={part[0]}-{part[1] - 1}" if part else None)
+    with context().reads.one():
+        stored = _stored(output, part)
     response = Response(stored.chunks(), status=206 if part else 200, headers=_headers(output, etag))
     response.content_length = stored.size_bytes
     if part:
@@ -85,6 +82,13 @@ def _wanted_part(output: Output, etag: str) -> tuple[int, int] | None:
     if part is None or part[0] is None or part[1] is None:
         raise RequestedRangeNotSatisfiable(length=output.size_bytes)
     return part[0], part[1]
+
+
+def _stored(output: Output, part: tuple[int, int] | None) -> StoredObject:
+    storage = context().storage
+    if request.method == "HEAD":
+        return storage.head(output.key)
+    return storage.open(output.key, byte_range=f"bytes={part[0]}-{part[1] - 1}" if part else None)
 
 
 def _headers(output: Output, etag: str) -> dict[str, str]:

@@ -14,7 +14,9 @@ from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
 from api.metrics import register_metrics
+from api.places import READS_MAX, Places
 from api.problems import register_problems
+from api.readiness import Probe
 from api.sizes import check_sizes
 from shared import logs
 from shared.floor import connect_floor
@@ -64,19 +66,24 @@ def create_app(
     app.url_map.strict_slashes = False
     # Merging would answer with a redirect to whatever the request names as its host.
     app.url_map.merge_slashes = False
+    storage = storage or connect_storage(settings)
+    catalog = catalog or load_catalog(settings.models_dir, settings.version_aliases)
+    workers = workers or connect_workers(settings, redis)
     app.extensions[EXTENSION] = Context(
         settings=settings,
         store=store or connect_store(settings, redis),
         floor=connect_floor(settings, redis),
         outbox=outbox or connect_outbox(settings, redis),
         enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
-        storage=storage or connect_storage(settings),
-        catalog=catalog or load_catalog(settings.models_dir, settings.version_aliases),
-        workers=workers or connect_workers(settings, redis),
+        storage=storage,
+        catalog=catalog,
+        workers=workers,
         tokens=Tokens(settings),
         limits=limits or connect_limits(settings, redis),
         streams=BoundedSemaphore(settings.streams_max),
         holds=Semaphore(settings.holds_max),
+        reads=Places(READS_MAX),
+        probe=Probe(workers, storage, catalog),
     )
     register_metrics(app)
     app.before_request(_name_request)

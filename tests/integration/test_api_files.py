@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 from redis import Redis
 
+from api.readiness import FRESH_S
 from api.server import create_app
 from infra.local.ports import free_block
 from shared.job_store import JobStore, connect_store
@@ -141,6 +143,7 @@ def test_ready_when_both_servers_answer_and_a_worker_lives(parts: Parts) -> None
     waiting = parts.client.get("/readyz")
     assert (waiting.status_code, waiting.json["ready"], waiting.json["workers"][MODEL]) == (503, False, 0)
     WorkerRegistry(parts.redis, prefix=parts.settings.redis_prefix, ttl_s=15).beat(WorkerInfo("w1", MODEL, "cpu"))
+    time.sleep(FRESH_S)
     ready = parts.client.get("/readyz")
     assert (ready.status_code, ready.json["ready"], ready.json["workers"][MODEL]) == (200, True, 1)
 

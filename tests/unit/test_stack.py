@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api.places import READS_MAX
 from infra.local.credentials import load_credentials
 from infra.local.ports import free_block, is_free, remembered_block
 from infra.local.stack import OLD_VERSION, Stack, plan_stack
@@ -118,3 +119,4 @@ def test_streams_and_holds_leave_threads_for_everybody_else(tmp_path: Path) -> N
     found = re.search(r"^threads\s+= (\d+)$", printed.stdout, re.MULTILINE)
     assert found, printed.stderr
     assert settings.streams_max + settings.holds_max <= int(found[1]) - 4
+    assert settings.streams_max + settings.holds_max + READS_MAX < int(found[1]) - 1
