@@ -65,24 +65,19 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, 
     spec = replace(_job_spec(body, raw["input"], manifest, parts, job_id or new_id()), deployment=deployment)
     key = check_idempotency_key(request.headers.get("Idempotency-Key"))
     reuse = parts.settings.reuse_results and _names_seed(body) and not wants_fresh(request.headers)
-    try:
-        created = parts.limits.admit(
-            g.token,
-            lambda admitted: parts.store.create(
-                spec,
-                body_hash=_body_hash(raw, manifest),
-                queue_max_jobs=parts.settings.queue_max_jobs if admitted else 0,
-                tenant_max_jobs=g.token.max_waiting_jobs,
-                idempotency_key=key,
-                repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
-                retry=None if key or job_id else _retry_count(),
-                reuse=reuse and admitted,
-            ),
-        )
-    except IdempotencyConflict as error:
-        if job_id is None:
-            raise
-        raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id") from error
+    created = parts.limits.admit(
+        g.token,
+        lambda admitted: parts.store.create(
+            spec,
+            body_hash=_body_hash(raw, manifest),
+            queue_max_jobs=parts.settings.queue_max_jobs if admitted else 0,
+            tenant_max_jobs=g.token.max_waiting_jobs,
+            idempotency_key=key,
+            repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
+            retry=None if key or job_id else _retry_count(),
+            reuse=reuse and admitted,
+        ),
+    )
     if job_id not in (None, created.job_id):
         raise IdempotencyConflict("this key belongs to a prediction with another id", field="Idempotency-Key")
     return _answer(parts, _start(parts, created) if created.is_new else created, started_s)

@@ -121,7 +121,7 @@ class JobStore(JobReader):
         the picture.
 
         Raises:
-            IdempotencyConflict: the key, or the id, was used for a different body.
+            IdempotencyConflict: the key, or the id, was used for a different body, or the id by another tenant.
             QueueFull: `queue_max_jobs` jobs of this model are waiting, or `tenant_max_jobs` of this tenant; nothing was
                 recorded.
         """
@@ -143,6 +143,10 @@ class JobStore(JobReader):
                 raise QueueFull(f"{depth} jobs of {spec.tenant!r} are waiting; try again later", retry_after_s=30)
             case ["full", depth]:
                 raise QueueFull(f"{depth} jobs are waiting for {spec.model}; try again later", retry_after_s=30)
+            case ["taken"]:
+                raise IdempotencyConflict("this id is taken; choose another", field="id")
+            case ["other_body"]:
+                raise IdempotencyConflict("this id belongs to a prediction with a different body", field="id")
         raise IdempotencyConflict("this idempotency key was used before with a different body", field="Idempotency-Key")
 
     def cancel(self, job_id: str, reason: JobError | None = None, *, unwanted: bool = False) -> None:

@@ -5,7 +5,8 @@
 --       tenant_max (0 = no bound), shared (1 = also a picture of another tenant), retry (-1 = the caller does not count),
 --       retry_window_ms
 -- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
--- {'conflict'}, {'full', depth} or {'tenant_full', depth}.
+-- {'taken'} (the id is another tenant's), {'other_body'} (of the id), {'conflict'} (of the key), {'full', depth} or
+-- {'tenant_full', depth}.
 local spec, model, lane, tenant, body_hash = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local idempotency = ARGV[8] ~= '' and (prefix .. 'idempotency:' .. tenant .. ':' .. ARGV[8]) or nil
 local recent = prefix .. 'recent:' .. tenant .. ':' .. body_hash
@@ -44,7 +45,8 @@ end
 
 local recorded = redis.call('HMGET', job, 'tenant', 'body_hash', 'file_token', 'status')
 if recorded[1] then
-  if recorded[1] ~= tenant or recorded[2] ~= body_hash then return { 'conflict' } end
+  if recorded[1] ~= tenant then return { 'taken' } end
+  if recorded[2] ~= body_hash then return { 'other_body' } end
   -- The file token is drawn anew for each request: the same one means that only our reply was lost, and nobody was told yet.
   local untold = recorded[3] == ARGV[13] and recorded[4] == 'queued'
   return answer(untold and 'created' or 'same', id)

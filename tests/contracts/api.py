@@ -242,13 +242,20 @@ class SafeCreatesContract(ApiContract):
         for changed in ({"input": {"prompt": "100% red"}}, {"id": "order-18"}):
             refused = client.put("/v1/predictions/order-17", json=body | changed)
             assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "id")
-        assert client.put("/v1/predictions/order-17", json=body, headers=OTHER).status_code == 422
+            assert "different body" in refused.json["detail"] or "differs" in refused.json["detail"]
+        for theirs in (body, body | {"input": {"prompt": "100% red"}}):
+            refused = client.put("/v1/predictions/order-17", json=theirs, headers=OTHER)
+            assert (refused.status_code, refused.json["detail"]) == (422, "this id is taken; choose another")
+            assert refused.json["invalid_fields"][0]["field"] == "id"
         assert client.put("/v1/predictions/a%20b", json=body).status_code == 422
 
     def test_put_is_never_answered_with_another_prediction(self, client: FlaskClient, sent: list[str]) -> None:
         key = {"Idempotency-Key": "order-17"}
         made = self.order(client, headers=key).json["id"]
         refused = client.put("/v1/predictions/order-18", json={"version": MODEL, "input": {"prompt": MIX}}, headers=key)
+        assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "Idempotency-Key")
+        red = {"version": MODEL, "input": {"prompt": "100% red"}}
+        refused = client.put("/v1/predictions/order-18", json=red, headers=key)
         assert (refused.status_code, refused.json["invalid_fields"][0]["field"]) == (422, "Idempotency-Key")
         assert (sent, client.get("/v1/predictions/order-18").status_code) == ([made], 404)
 
