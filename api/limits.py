@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import RedisStorage
 from limits.strategies import RateLimiter, SlidingWindowCounterRateLimiter
 from redis import Redis
@@ -22,6 +22,11 @@ from shared.job_store import Created
 from shared.redis_client import answering
 from shared.settings import Settings
 
+LOOKS = 4
+LOOK_AGAIN_S = 0.05
+"""Repeats of one request that come at once take places of the minute, until the first of them is on record: so those that
+bear a key are looked at this often, with such pauses, before they are refused."""
+
 
 class OrderLimits:
     """The orders of all tokens in the last minute. Safe to share between threads."""
@@ -29,10 +34,11 @@ class OrderLimits:
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
 
-    def admit(self, token: Token, create: Callable[[bool], Created]) -> Created:
+    def admit(self, token: Token, create: Callable[[bool], Created], *, has_key: bool = False) -> Created:
         """Call `create(True)` within the token's minute, or `create(False)` when it is used up, and count what became of it.
 
-        `create(False)` must record nothing: it may find the job of an earlier request, or raise QueueFull.
+        `create(False)` must record nothing: it may find the job of an earlier request, or raise QueueFull. With `has_key` the
+        request may be one of several at once of which one makes the job.
 
         Raises:
             RateLimited: the token has placed as many orders as it may, and this is a new one.
@@ -41,19 +47,12 @@ class OrderLimits:
         if token.creates_per_minute is None:
             return create(True)
         limit = RateLimitItemPerMinute(token.creates_per_minute)
-        with answering():
-            admitted = self._limiter.hit(limit, token.name)
-        try:
-            created = create(admitted)
-        except (QueueFull, IdempotencyConflict) as error:
-            if admitted:
-                self._give_back(token.name, limit)
-            elif isinstance(error, QueueFull):
-                raise self._refusal(token.name, limit) from error
-            raise
-        if admitted and not created.is_new:
-            self._give_back(token.name, limit)
-        return created
+        for _ in range(LOOKS - 1 if has_key else 0):
+            try:
+                return self._admit_once(token.name, limit, create)
+            except RateLimited:
+                time.sleep(LOOK_AGAIN_S)
+        return self._admit_once(token.name, limit, create)
 
     def remaining(self, token: Token) -> int | None:
         """Return how many orders the token may place right now; None: as many as it likes. Raises StoreUnavailable."""
@@ -62,11 +61,26 @@ class OrderLimits:
         with answering():
             return self._limiter.get_window_stats(RateLimitItemPerMinute(token.creates_per_minute), token.name).remaining
 
-    def _give_back(self, name: str, limit: RateLimitItemPerMinute) -> None:
+    def _admit_once(self, name: str, limit: RateLimitItem, create: Callable[[bool], Created]) -> Created:
+        with answering():
+            admitted = self._limiter.hit(limit, name)
+        try:
+            created = create(admitted)
+        except (QueueFull, IdempotencyConflict) as error:
+            if admitted:
+                self._give_back(name, limit)
+            elif isinstance(error, QueueFull):
+                raise self._refusal(name, limit) from error
+            raise
+        if admitted and not created.is_new:
+            self._give_back(name, limit)
+        return created
+
+    def _give_back(self, name: str, limit: RateLimitItem) -> None:
         with answering():
             self._limiter.hit(limit, name, cost=-1)
 
-    def _refusal(self, name: str, limit: RateLimitItemPerMinute) -> RateLimited:
+    def _refusal(self, name: str, limit: RateLimitItem) -> RateLimited:
         with answering():
             reset_s = self._limiter.get_window_stats(limit, name).reset_time - time.time()
         return RateLimited(

@@ -77,6 +77,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, 
             retry=None if key or job_id else _retry_count(),
             reuse=reuse and admitted,
         ),
+        has_key=key is not None or job_id is not None,
     )
     if job_id not in (None, created.job_id):
         raise IdempotencyConflict("this key belongs to a prediction with another id", field="Idempotency-Key")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import fakeredis
@@ -16,12 +18,13 @@ from api.limits import OrderLimits, connect_limits
 from api.server import create_app
 from api.tokens import Token, new_entry
 from infra.local.ports import free_block
-from shared.errors import StoreUnavailable
-from shared.job_store import JobStore
+from shared.errors import RateLimited, StoreUnavailable
+from shared.job_store import Created, JobStore
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.worker_registry import WorkerRegistry
 from tests.contracts.api import MIX, MODEL, idle_storage
+from tests.contracts.jobs import new_spec
 
 PER_MINUTE, WAITING = 3, 2
 ENTRIES = {"shop": {}, "hasty": {"creates_per_minute": PER_MINUTE}, "full": {"max_waiting_jobs": WAITING}}
@@ -92,6 +95,35 @@ def test_a_repeat_is_answered_although_the_minute_is_used_up(client: FlaskClient
     made = [order(client, "hasty", headers={"Idempotency-Key": f"{number}"}) for number in range(PER_MINUTE)]
     again = order(client, "hasty", headers={"Idempotency-Key": "0"})
     assert (again.status_code, again.json["id"]) == (200, made[0].json["id"])
+
+
+def test_a_repeat_that_comes_while_the_first_is_being_recorded_is_answered(client: FlaskClient, store: JobStore) -> None:
+    limits, token = client.application.extensions["granule"].limits, Token("once", "once", creates_per_minute=1)
+    spec, refused, recorded = new_spec(), threading.Event(), threading.Event()
+
+    def first(admitted: bool) -> Created:
+        assert admitted and refused.wait(10)
+        created = store.create(spec, body_hash="h", queue_max_jobs=10, idempotency_key="k")
+        recorded.set()
+        return created
+
+    def repeat(admitted: bool) -> Created:
+        if refused.is_set():
+            assert recorded.wait(10)
+        try:
+            return store.create(new_spec(), body_hash="h", queue_max_jobs=10 * admitted, idempotency_key="k")
+        finally:
+            refused.set()
+
+    thread = threading.Thread(target=lambda: limits.admit(token, first))
+    thread.start()
+    while limits.remaining(token):
+        time.sleep(0.001)
+    again = limits.admit(token, repeat, has_key=True)
+    thread.join()
+    assert (again.job_id, again.is_new) == (spec.id, False)
+    with pytest.raises(RateLimited):
+        limits.admit(token, lambda _: store.create(new_spec(), body_hash="h", queue_max_jobs=0), has_key=True)
 
 
 def test_reading_and_calling_off_are_not_counted(client: FlaskClient) -> None:
