@@ -22,10 +22,9 @@ from shared.job_store import Created
 from shared.redis_client import answering
 from shared.settings import Settings
 
-LOOKS = 4
-LOOK_AGAIN_S = 0.05
-"""Repeats of one request that come at once take places of the minute, until the first of them is on record: so those that
-bear a key are looked at this often, with such pauses, before they are refused."""
+LOOK_AGAIN_S = 0.1
+"""Repeats of one request that come at once take places of the minute, until the first of them is on record: so one that bears
+a key is looked at again after this time before it is refused."""
 
 
 class OrderLimits:
@@ -47,12 +46,13 @@ class OrderLimits:
         if token.creates_per_minute is None:
             return create(True)
         limit = RateLimitItemPerMinute(token.creates_per_minute)
-        for _ in range(LOOKS - 1 if has_key else 0):
-            try:
-                return self._admit_once(token.name, limit, create)
-            except RateLimited:
-                time.sleep(LOOK_AGAIN_S)
-        return self._admit_once(token.name, limit, create)
+        created = self._admit_once(token.name, limit, create)
+        if created is None and has_key:
+            time.sleep(LOOK_AGAIN_S)
+            created = self._admit_once(token.name, limit, create)
+        if created is None:
+            raise self._refusal(token.name, limit)
+        return created
 
     def remaining(self, token: Token) -> int | None:
         """Return how many orders the token may place right now; None: as many as it likes. Raises StoreUnavailable."""
@@ -61,7 +61,8 @@ class OrderLimits:
         with answering():
             return self._limiter.get_window_stats(RateLimitItemPerMinute(token.creates_per_minute), token.name).remaining
 
-    def _admit_once(self, name: str, limit: RateLimitItem, create: Callable[[bool], Created]) -> Created:
+    def _admit_once(self, name: str, limit: RateLimitItem, create: Callable[[bool], Created]) -> Created | None:
+        """Return None when the minute is used up and there is no earlier job."""
         with answering():
             admitted = self._limiter.hit(limit, name)
         try:
@@ -70,7 +71,7 @@ class OrderLimits:
             if admitted:
                 self._give_back(name, limit)
             elif isinstance(error, QueueFull):
-                raise self._refusal(name, limit) from error
+                return None
             raise
         if admitted and not created.is_new:
             self._give_back(name, limit)
