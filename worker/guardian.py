@@ -129,13 +129,16 @@ class Guardian:
                 log.error("killing the render worker %s: %s", child.watched.name, verdict.reason)
                 child.verdict = verdict
                 child.process.kill()
-            self._renew(child.watched)
+            # One that the driver keeps from dying holds its jobs no longer than their leases.
+            if child.verdict is None:
+                self._renew(child.watched)
 
     def _read(self, child: Child) -> bool:
-        """Take in what the worker sent within one tick. False: the pipe ended."""
+        """Take in what the worker sent within one tick. False: the worker is dead, and all that it sent was read."""
         ready, _, _ = select.select([child.pipe_fd], [], [], TICK_S)
         if not ready:
-            return True
+            # A process that the worker started may outlive it and keep the pipe open.
+            return child.process.poll() is None
         data = os.read(child.pipe_fd, 65_536)
         *lines, child.unread = (child.unread + data).split(b"\n")
         for line in lines:
@@ -157,8 +160,9 @@ class Guardian:
         try:
             for held in list(watched.held.values()):
                 if now_s - held.renewed_s >= heartbeat_s:
-                    held.renewed_s = now_s
+                    # Noted when it is done: a renewal that failed is tried at the next tick, for the lease may end soon.
                     self._store.renew(held.job_id, held.fence)
+                    held.renewed_s = now_s
             is_late = watched.shown_s is None or now_s - watched.shown_s >= heartbeat_s
             if watched.device is not None and is_late and not self._stopping():
                 watched.shown_s = now_s
@@ -188,11 +192,11 @@ class Guardian:
         them next draws it alone, so that the one to blame meets no innocent twice.
         """
         watched = child.watched
-        culprit = child.verdict.job_id if child.verdict is not None else None
+        culprit = child.verdict.culprit if child.verdict is not None else None
         is_known = watched.excused or culprit is not None
         for held in _taken(watched):
             log.error("render worker %s died while it held job %s", watched.name, held.job_id, extra={"job_id": held.job_id})
-            if is_known and held.job_id != culprit:
+            if is_known and held is not culprit:
                 self._release(held)
             else:
                 self._charge(held)

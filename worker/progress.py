@@ -49,7 +49,7 @@ class Progress:
 
     def __call__(self, step: int, steps: int) -> None:
         """Note that `step` of `steps` is done. Raises CancelRequested, JobLost."""
-        self._station.pulse.send(Step(self._job.id))
+        self._station.pulse.send(Step(self._job.id, self._job.fence))
         DENOISE_STEPS.labels(self._job.spec.model).inc()
         elapsed_s = time.monotonic() - self._started_s
         with self._changed:

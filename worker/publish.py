@@ -57,7 +57,7 @@ def publish(drawn: Drawn, station: Station) -> None:
     except Exception:
         log.exception("job %s met an unforeseen error when it was published", job.id, extra={"job_id": job.id})
         with suppress(BrokenPipeError):
-            station.pulse.send(Broke(job.id, ends_worker=False))
+            station.pulse.send(Broke(job.id, job.fence, ends_worker=False))
 
 
 def _publish(drawn: Drawn, station: Station) -> None:
@@ -76,14 +76,14 @@ def _publish(drawn: Drawn, station: Station) -> None:
     except GranuleError as error:
         fail(job, error, station)
         _discard(job, station)
-    station.pulse.send(Settled(job.id))
+    station.pulse.send(Settled(job.id, job.fence))
 
 
 def settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish | None:
     """Write the outcome, again and again while Redis is away. None: it stayed away too long."""
     deadline_s = time.monotonic() + STORE_PATIENCE_S
     while time.monotonic() < deadline_s:
-        station.pulse.send(Step(job.id))
+        station.pulse.send(Step(job.id, job.fence))
         try:
             outcome = finish()
         except StoreUnavailable:
@@ -163,7 +163,7 @@ def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:
     deadline_s = time.monotonic() + station.publish_limit_s
     gap_s = 0.5
     while True:
-        station.pulse.send(Step(job.id))
+        station.pulse.send(Step(job.id, job.fence))
         try:
             return put()
         except StorageUnavailable as error:

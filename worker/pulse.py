@@ -1,6 +1,7 @@
 """What a render worker tells its guardian, over a pipe: that it is ready, what it holds, and that it is alive.
 
-Each message is one JSON object on a line of its own. The end of the stream is a message too: the worker is dead.
+Each message is one JSON object on a line of its own. The end of the stream is a message too: the worker is dead. What is
+said of a job names its fence too: a worker that lost a job may take it again while it still lets go of the picture it drew.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Step:
     """A job that is held moved on: a denoising step, or one try of an upload or of its outcome."""
 
     job_id: str
+    fence: int
     kind: str = field(default="step", init=False)
 
 
@@ -43,6 +45,7 @@ class Publishing:
     """The picture of a job that is held is drawn; what remains to be done for it is to publish it."""
 
     job_id: str
+    fence: int
     kind: str = field(default="publishing", init=False)
 
 
@@ -51,6 +54,7 @@ class Settled:
     """A job that was held ended, or is another worker's."""
 
     job_id: str
+    fence: int
     kind: str = field(default="settled", init=False)
 
 
@@ -62,6 +66,7 @@ class Broke:
     """
 
     job_id: str
+    fence: int
     ends_worker: bool
     kind: str = field(default="broke", init=False)
 

@@ -71,12 +71,12 @@ def _run_job(job: Job, station: Station) -> None:
     # A job that a worker died over before may be what killed it: it must not take others with it again.
     is_suspect = job.crashes > 0
     if is_suspect:
-        station.spool.wait_until_empty(lambda: station.pulse.send(Step(job.id)))
+        station.spool.wait_until_empty(lambda: station.pulse.send(Step(job.id, job.fence)))
     drawn = _draw(job, station, claimed_s)
     if drawn is None:
-        station.pulse.send(Settled(job.id))
+        station.pulse.send(Settled(job.id, job.fence))
         return
-    station.pulse.send(Publishing(job.id))
+    station.pulse.send(Publishing(job.id, job.fence))
     station.spool.put(partial(publish, drawn, station))
     if is_suspect:
         station.spool.wait_until_empty()
@@ -120,13 +120,13 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
         progress.close()
         log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
     except DeviceLost as error:
-        station.pulse.send(Broke(job.id, ends_worker=True))
+        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
         raise WorkerBroken from error
     except GranuleError as error:
         progress.close()
         fail(job, error, station)
     except Exception as error:
         log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
-        station.pulse.send(Broke(job.id, ends_worker=True))
+        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
         raise WorkerBroken from error
     return None

@@ -49,7 +49,12 @@ class Spool:
         with self._changed:
             self._taken += 1
         # Not a daemon: the process ends when what it holds is published, or when its guardian has waited for long enough.
-        threading.Thread(target=self._bring_out, args=(publish,), name="publisher").start()
+        thread = threading.Thread(target=self._bring_out, args=(publish,), name="publisher")
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more threads: better late than never.
+            self._bring_out(publish)
 
     def _has_place(self) -> bool:
         return self._taken < max(1, self._places)

@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 DELIVERY_HOLD_S = 60.0
 DELIVERIES_A_LOOK = 50
 TICK_S = 0.25
-"""How often due deliveries are looked for."""
+"""How often due deliveries and expired leases are looked for: a look that is late is taken for an absence of Redis."""
 JOBS_EVERY_TICKS = 4
-"""Expired leases, lost messages and deadlines: once a second."""
+"""Lost messages, deadlines and leftovers: once a second."""
 DATA_EVERY_TICKS = 240
 """Data and rows whose retention is over: once a minute."""
 DEADLINE_PASSED = JobError("deadline_passed", "the prediction had not ended by its deadline (Cancel-After)")
@@ -127,7 +127,7 @@ class Sweep:
     def _record_looks(self) -> Looks:
         return (
             (self.deliveries, 1),
-            (self.leases, JOBS_EVERY_TICKS),
+            (self.leases, 1),
             (self.messages, JOBS_EVERY_TICKS),
             (self.deadlines, JOBS_EVERY_TICKS),
             (self.rows, DATA_EVERY_TICKS),

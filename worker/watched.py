@@ -26,10 +26,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a worker must be killed, and over which job; None: no telling which."""
+    """Why a worker must be killed, and over which job that it holds; None: no telling which."""
 
     reason: str
-    job_id: str | None = None
+    culprit: Held | None = None
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Watched:
     """One worker from its start to its death. Times are `time.monotonic()` seconds.
 
     `proved`: it brought a job to an end, so whatever ends it later is no failing start. `excused`: it said over which job it
-    ends, so the others that it holds are not to be charged for that.
+    ends, so the others that it holds are not to be charged for that. `held` is by job and fence.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Watched:
     excused: bool = False
     shown_s: float | None = None
     duty: Duty = field(default_factory=lambda: Duty(0.0, 0.0))
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[tuple[str, int], Held] = field(default_factory=dict)
 
     def note(self, message: Message, now_s: float) -> Held | None:
         """Take in a message. Returns the job that it asks to be taken away, if it does."""
@@ -57,17 +57,19 @@ class Watched:
             case Ready(device=device):
                 self.device = device
             case Holding(job_id=job_id, fence=fence):
-                self.held[job_id] = Held(job_id, fence, now_s, now_s, now_s)
-            case Step(job_id=job_id) if job_id in self.held:
-                self.held[job_id].moved_s = now_s
-            case Publishing(job_id=job_id) if job_id in self.held:
-                self.held[job_id].publishing, self.held[job_id].moved_s = True, now_s
-            case Settled(job_id=job_id):
-                self.held.pop(job_id, None)
+                self.held[job_id, fence] = Held(job_id, fence, now_s, now_s, now_s)
+            case Step(job_id=job_id, fence=fence) if (job_id, fence) in self.held:
+                self.held[job_id, fence].moved_s = now_s
+            case Publishing(job_id=job_id, fence=fence) if (job_id, fence) in self.held:
+                held = self.held[job_id, fence]
+                held.publishing, held.moved_s = True, now_s
+            case Settled(job_id=job_id, fence=fence):
+                self.held.pop((job_id, fence), None)
                 self.proved = True
-            case Broke(job_id=job_id, ends_worker=ends_worker):
-                self.excused = ends_worker
-                return self.held.pop(job_id, None)
+            case Broke(job_id=job_id, fence=fence, ends_worker=ends_worker):
+                # A publisher that breaks in the worker's last moment does not take back what was said about its end.
+                self.excused = self.excused or ends_worker
+                return self.held.pop((job_id, fence), None)
             case Duty():
                 self.duty = message
             case Ping() | Step() | Publishing():
@@ -84,7 +86,7 @@ class Watched:
         for held in self.held.values():
             reason = _overdue(held, now_s, limits)
             if reason is not None:
-                return Verdict(f"job {held.job_id} {reason}", held.job_id)
+                return Verdict(f"job {held.job_id} {reason}", held)
         return None
 
 

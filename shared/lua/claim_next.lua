@@ -12,7 +12,7 @@ local taken = prefix .. 'taken:' .. worker
 local before = redis.call('HMGET', taken, 'token', 'id')
 if before[1] == token then
   choose(before[2])
-  return get('status') == 'running' and get('delivery_token') == token and redis.call('HGETALL', job) or {}
+  return get('status') == 'running' and get('delivery_token') == token and begun_before(lease_ms) or {}
 end
 
 for _, lane in ipairs(LANES) do

@@ -124,6 +124,12 @@ local function begin(worker, token, lease_ms)
   return redis.call('HGETALL', job)
 end
 
+-- The reply to `begin` was lost, and until the worker has one nobody renews the lease: it starts anew. Returns the record.
+local function begun_before(lease_ms)
+  redis.call('ZADD', leases, now + lease_ms, id)
+  return redis.call('HGETALL', job)
+end
+
 -- The one way into a terminal status.
 local function complete(status, retention_ms)
   local reason = get('cancel_reason')

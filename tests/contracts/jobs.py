@@ -139,6 +139,15 @@ class JobStoreContract:
         again = store.claim(job_id, worker="a", delivery_token="1")
         assert first is not None and again is not None and first.fence == again.fence == 1
 
+    def test_the_lease_of_a_claim_whose_reply_was_lost_begins_with_the_reply(self, store: JobStore, redis: Redis) -> None:
+        named, first = self.submit(store), self.submit(store)
+        for _ in range(2):
+            store.claim(named, worker="a", delivery_token="1")
+            store.claim_next(MODEL, worker="a", token="2")
+            leases = redis.zscore("test:leases", named), redis.zscore("test:leases", first)
+            redis.zadd("test:leases", {named: 1, first: 1})
+        assert all(lease is not None and lease > 1 for lease in leases)
+
     def test_claiming_what_does_not_exist_is_nothing_to_do(self, store: JobStore) -> None:
         assert store.claim("nowhere", worker="a", delivery_token="1") is None
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from worker.duty import DutyMeter
 from worker.spool import Spool
 
@@ -51,6 +53,16 @@ def test_a_place_is_free_again_after_an_error_that_nobody_foresaw() -> None:
     finally:
         threading.excepthook = hook
     assert spool.wait_for_place(lambda: True)
+
+
+def test_a_picture_is_published_even_where_the_system_gives_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spool, published = Spool(1), []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    spool.put(lambda: published.append(threading.current_thread()))
+    assert published == [threading.current_thread()] and spool.wait_for_place(lambda: True)
 
 
 def test_only_time_in_which_a_job_waited_counts_as_starved() -> None:
