@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
@@ -68,18 +69,30 @@ def _run_job(job: Job, station: Station) -> None:
     claimed_s = time.monotonic()
     log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
     station.pulse.send(Holding(job.id, job.fence))
-    # A job that a worker died over before may be what killed it: it must not take others with it again.
-    is_suspect = job.crashes > 0
-    if is_suspect:
-        station.spool.wait_until_empty(lambda: station.pulse.send(Step(job.id, job.fence)))
     drawn = _draw(job, station, claimed_s)
     if drawn is None:
         station.pulse.send(Settled(job.id, job.fence))
         return
     station.pulse.send(Publishing(job.id, job.fence))
     station.spool.put(partial(publish, drawn, station))
-    if is_suspect:
+    if _is_suspect(job):
         station.spool.wait_until_empty()
+
+
+def _is_suspect(job: Job) -> bool:
+    """A job that a worker died over before may be what killed it: it must not take others with it again."""
+    return job.crashes > 0
+
+
+def _wait_until_alone(job: Job, progress: Progress, station: Station) -> None:
+    """Wait until no picture is left in the spool. Raises CancelRequested, JobLost: with a storage away, that may take long."""
+
+    def show_life() -> None:
+        station.pulse.send(Step(job.id, job.fence))
+        with suppress(StoreUnavailable):
+            progress.report()
+
+    station.spool.wait_until_empty(show_life)
 
 
 def _claim(job_id: str | None, station: Station) -> Job | None:
@@ -103,9 +116,11 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's."""
     progress = Progress(job, station)
     JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
-    JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
-    station.duty.start(job.waited_s + time.monotonic() - claimed_s)
     try:
+        if _is_suspect(job):
+            _wait_until_alone(job, progress, station)
+        JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
+        station.duty.start(job.waited_s + time.monotonic() - claimed_s)
         try:
             with JOB_PHASE.labels(job.spec.model, "denoise").time():
                 best = draw_best(job, station, progress)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import fakeredis
+import pytest
+from redis import Redis
+
+from shared.job_store import JobStore
+from shared.jobs import Status
+from shared.manifest import load_catalog
+from shared.settings import Settings
+from tests.contracts.jobs import MODEL, new_spec
+from worker.duty import DutyMeter
+from worker.pulse import Pulse
+from worker.runner import run_jobs
+from worker.spool import Spool
+from worker.station import Station
+
+
+@pytest.fixture
+def redis() -> Redis:
+    return fakeredis.FakeRedis(decode_responses=True)
+
+
+@pytest.fixture
+def store(redis: Redis) -> JobStore:
+    return JobStore(redis, prefix="test:", retention_s=3600, lease_s=15, max_attempts=3)
+
+
+@pytest.fixture
+def station(store: JobStore) -> Iterator[Station]:
+    """One whose pipeline and storage nobody may touch."""
+    read_fd, write_fd = os.pipe()
+    yield Station(
+        name="w",
+        manifest=load_catalog(Settings().models_dir).by_slug(MODEL),
+        store=store,
+        storage=cast("Any", None),
+        pipeline=cast("Any", None),
+        pulse=Pulse(write_fd),
+        spool=Spool(2),
+        duty=DutyMeter(),
+        publish_limit_s=60,
+        is_stopping=lambda: False,
+    )
+    os.close(write_fd)
+    os.close(read_fd)
+
+
+def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, station: Station) -> None:
+    spec, away = new_spec(), threading.Event()
+    store.create(spec, body_hash="h", queue_max_jobs=10)
+    store.claim(spec.id, worker="dead", delivery_token="1")
+    assert store.expire(spec.id, fence=1) is Status.QUEUED
+    station.spool.put(lambda: bool(away.wait(20)) or None)
+    worker = threading.Thread(target=run_jobs, args=(spec.id, station))
+    worker.start()
+    try:
+        deadline_s = time.monotonic() + 10
+        while store.get(spec.id).status is Status.QUEUED and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        store.cancel(spec.id)
+        worker.join(10)
+        assert store.get(spec.id).status is Status.CANCELED and not away.is_set()
+    finally:
+        away.set()
+        worker.join()
