@@ -38,7 +38,8 @@ def two_held(system: System, mode: Mode, drawn: str = "0.6 s a step") -> tuple[s
     stuck = system.order("0.02 s a step", webhook=True)
     wait_until(lambda: system.store.get(stuck).step == STEPS)
     second = system.order(drawn, webhook=True)
-    wait_until(lambda: system.store.get(second).status is Status.RUNNING)
+    # Not its status: a job that kills its worker runs for a few milliseconds.
+    wait_until(lambda: system.store.get(second).fence >= 1)
     return stuck, second
 
 
