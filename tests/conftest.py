@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 # torch and diffusers take seconds to import and most tests need neither, so the fixtures import them when they are asked for.
+
+
+def pytest_configure() -> None:
+    """Let an interrupt interrupt: a shell starts background jobs with SIGINT ignored, and children inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
 from infra.local.credentials import Credentials, load_credentials
-from infra.local.ports import free_block, is_free, remembered_block
+from infra.local.ports import is_free, remembered_block
 from infra.local.process import Program
 from infra.local.redis_server import RedisServer, redis_answers
 from infra.local.s3_server import PORT_COUNT, S3Server, s3_client
@@ -51,9 +51,10 @@ def plan_stack(settings: Settings, environ: Mapping[str, str], *, folder: Path, 
     """
     load_catalog(settings.models_dir, settings.version_aliases).by_slug(settings.model)
     folder = folder.resolve()
-    port = _api_port(settings.host, port)
     credentials = load_credentials(folder / "credentials.json")
-    ports = remembered_block(folder / "ports", 1 + PORT_COUNT)
+    # One block for all: a port picked by itself could be one that a server of this very stack will listen on.
+    ports = remembered_block(folder / "ports", 2 + PORT_COUNT)
+    port = _api_port(settings.host, port or ports[-1])
     env = dict(environ) | _defaults(settings, credentials) | {"GRANULE_PORT": str(port), "PYTHONUNBUFFERED": "1"}
     # Nothing here may be asked for through a proxy of the machine's.
     bypass = environ.get("no_proxy") or environ.get("NO_PROXY")
@@ -70,7 +71,7 @@ def plan_stack(settings: Settings, environ: Mapping[str, str], *, folder: Path, 
     if settings.s3_endpoint_url is not None:
         _check_s3(settings)
     else:
-        s3 = _s3_server(settings, credentials, folder, ports[1:])
+        s3 = _s3_server(settings, credentials, folder, ports[1:-1])
         servers.append(s3.program(environ))
         env |= s3.environment()
 
@@ -142,8 +143,6 @@ def _defaults(settings: Settings, credentials: Credentials) -> dict[str, str]:
 
 
 def _api_port(host: str, port: int) -> int:
-    if port == 0:
-        return free_block(1)[0]
     if not is_free(port, host):
         raise SettingsInvalid(
             f"port {port} on {host} is taken or not allowed; set PORT to another one, or to 0 for any free one", field="PORT"
