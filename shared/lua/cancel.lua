@@ -13,4 +13,6 @@ if status == 'queued' then
   return 'canceled'
 end
 redis.call('HSET', job, 'cancel', now)
+-- However its worker lets go, its deadline has nothing left to do; the sweep would look at it first, again and again.
+redis.call('ZREM', prefix .. 'deadlines', id)
 return 'requested'

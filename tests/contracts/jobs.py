@@ -310,6 +310,14 @@ class JobStoreContract:
         job = store.get(job_id)
         assert job.status is Status.CANCELED and job.error == JobError("deadline", "too late")
 
+    def test_a_deadline_calls_a_running_job_off_once(self, store: JobStore) -> None:
+        job_id = self.submit(store, cancel_after_s=0.001)
+        store.claim(job_id, worker="a", delivery_token="1")
+        time.sleep(0.01)
+        assert store.overdue() == [job_id]
+        store.cancel(job_id, JobError("deadline_passed", "too late"))
+        assert store.overdue() == [] and store.release(job_id, 1) is Status.CANCELED
+
     def test_the_first_reason_to_call_a_job_off_stands(self, store: JobStore) -> None:
         late = JobError("deadline_passed", "too late")
         for first, second, error in ((None, late, None), (late, None, late)):
