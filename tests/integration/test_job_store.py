@@ -9,10 +9,11 @@ from redis import Redis
 from shared.errors import StoreUnavailable
 from shared.job_store import JobStore
 from shared.redis_client import connect
+from tests.contracts.job_ends import JobEndsContract
 from tests.contracts.jobs import JobStoreContract, new_spec
 
 
-class TestOnTheRealServer(JobStoreContract):
+class TestOnTheRealServer(JobStoreContract, JobEndsContract):
     @pytest.fixture
     def redis(self, redis_url: str) -> Redis:
         return connect(redis_url, timeout_s=5)

@@ -4,10 +4,11 @@ import fakeredis
 import pytest
 from redis import Redis
 
+from tests.contracts.job_ends import JobEndsContract
 from tests.contracts.jobs import JobStoreContract
 
 
-class TestOnFakeRedis(JobStoreContract):
+class TestOnFakeRedis(JobStoreContract, JobEndsContract):
     @pytest.fixture
     def redis(self) -> Redis:
         return fakeredis.FakeRedis(decode_responses=True)
