@@ -13,7 +13,7 @@ from shared.errors import NotFound
 from shared.job_store import Beat, Finish, JobStore
 from shared.jobs import Event, JobError, Lane, Status
 from shared.outbox import DeliveryState, Outbox
-from tests.contracts.jobs import JobStoreFixtures, new_result
+from tests.contracts.jobs import MODEL, JobStoreFixtures, new_result
 
 
 class JobEndsContract(JobStoreFixtures):
