@@ -69,7 +69,13 @@ def _run_job(job: Job, station: Station) -> None:
     claimed_s = time.monotonic()
     log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
     station.pulse.send(Holding(job.id, job.fence))
-    drawn = _draw(job, station, claimed_s)
+    try:
+        drawn = _draw(job, station, claimed_s)
+    except Exception as error:
+        if not isinstance(error, DeviceLost):
+            log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
+        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
+        raise WorkerBroken from error
     if drawn is None:
         station.pulse.send(Settled(job.id, job.fence))
         return
@@ -113,7 +119,10 @@ def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
 
 
 def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
-    """Draw the picture. None: the job ended without one, or is another worker's."""
+    """Draw the picture. None: the job ended without one, or is another worker's.
+
+    What else is raised, DeviceLost among it, means that this process can draw no more.
+    """
     progress = Progress(job, station)
     JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     try:
@@ -134,14 +143,9 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     except JobLost:
         progress.close()
         log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
-    except DeviceLost as error:
-        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
-        raise WorkerBroken from error
+    except DeviceLost:
+        raise
     except GranuleError as error:
         progress.close()
         fail(job, error, station)
-    except Exception as error:
-        log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
-        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
-        raise WorkerBroken from error
     return None

@@ -16,8 +16,8 @@ from shared.manifest import load_catalog
 from shared.settings import Settings
 from tests.contracts.jobs import MODEL, new_spec
 from worker.duty import DutyMeter
-from worker.pulse import Pulse
-from worker.runner import run_jobs
+from worker.pulse import Broke, Holding, Pulse
+from worker.runner import WorkerBroken, run_jobs
 from worker.spool import Spool
 from worker.station import Station
 
@@ -70,3 +70,19 @@ def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, s
     finally:
         away.set()
         worker.join()
+
+
+def test_an_error_before_the_first_step_ends_the_worker_and_says_so(
+    store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, sent = new_spec(), []
+    store.create(spec, body_hash="h", queue_max_jobs=10)
+    monkeypatch.setattr(station.pulse, "send", sent.append)
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("worker.runner.Progress", no_thread)
+    with pytest.raises(WorkerBroken):
+        run_jobs(spec.id, station)
+    assert sent == [Holding(spec.id, 1), Broke(spec.id, 1, ends_worker=True)]
