@@ -174,6 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
         if job.token is not None:
             again = self.store.claim(job_id, worker=worker, delivery_token=job.token)
             assert again is not None and again.fence == job.fence
+            job.lapsed = False
 
     @rule(slot=SLOTS, claims=CLAIMS, behind=BEHIND, step=st.integers(1, 20), lost=st.booleans())
     @by_its_worker

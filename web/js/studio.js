@@ -77,7 +77,8 @@ class Studio {
   }
 
   listen() {
-    addEventListener("hashchange", () => this.openLinked());
+    // A viewer that closes at this moment clears the address before this is heard: the event still knows it.
+    addEventListener("hashchange", (event) => this.openLinked(new URL(event.newURL).hash));
     document.addEventListener("granule:reached", () => {
       this.gallery.refresh();
       this.watch.soon();
@@ -193,9 +194,9 @@ class Studio {
     return this.gallery.get(id) ?? this.api.get(`predictions/${encodeURIComponent(id)}`);
   }
 
-  /** Open what the address names: one tile, or two to compare. */
-  async openLinked() {
-    const linked = new URLSearchParams(location.hash.slice(1));
+  /** Open what an address names behind its `#`: one tile, or two to compare. */
+  async openLinked(hash = location.hash) {
+    const linked = new URLSearchParams(hash.slice(1));
     const ids = (linked.get("tile") ?? linked.get("compare") ?? "").split(",").filter(Boolean);
     if (!ids.length) return;
     try {
