@@ -37,17 +37,17 @@ def secrets(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(command: list[str], environ: dict[str, str], folder: Path) -> Iterator[None]:
+def running(command: list[str], environ: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def test_redis_gets_its_password_and_its_promises_through_the_pipe(services: dict[str, Any], secrets: Path) -> None:
+def test_redis_gets_its_password_and_its_promises_and_hears_when_to_stop(services: dict[str, Any], secrets: Path) -> None:
     folder = secrets.parent
     (folder / "data").mkdir()
     (folder / "bin").mkdir()
@@ -60,7 +60,7 @@ def test_redis_gets_its_password_and_its_promises_through_the_pipe(services: dic
     environ = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "MAXMEMORY": "64mb", "LC_ALL": "C"}
     password = (secrets / "GRANULE_REDIS_URL").read_text().split(":")[2].split("@")[0]
     with (
-        running([shell, option, script], environ, folder),
+        running([shell, option, script], environ, folder) as server,
         redis.Redis(port=port, password=password, decode_responses=True) as client,
         redis.Redis(port=port) as stranger,
     ):
@@ -70,6 +70,10 @@ def test_redis_gets_its_password_and_its_promises_through_the_pipe(services: dic
         assert found["maxmemory"] == str(64 * 2**20)
         with pytest.raises(redis.AuthenticationError):
             stranger.ping()
+    assert server.returncode == 0
+    (secrets / "GRANULE_REDIS_URL").write_text("redis://redis:6379/0")
+    open_to_all = subprocess.run([shell, option, script], env=environ, cwd=folder, capture_output=True, text=True, timeout=30)
+    assert open_to_all.returncode != 0 and "holds no password" in open_to_all.stderr
 
 
 def answers(client: redis.Redis) -> bool:
