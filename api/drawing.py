@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from api.params import PredictionInput
 from shared.errors import InputInvalid
 from shared.jobs import OutputFormat, RenderSpec
@@ -24,26 +26,20 @@ def render_spec(
         InputInvalid: what was asked for goes beyond the token (`max_candidates`), the model or the prompt, or contradicts
             itself; the field is named.
     """
-    render = manifest.render
     profile = _profile(wanted, manifest)
     angles = tuple(wanted.angles)
     strength, painted, warnings = _guidance(wanted, parsed, manifest)
     if wanted.grout and not any(angles):
         warnings.append("grout lies between the tiles of a floor; it does not show from straight above (angles: [0])")
     _check_candidates(wanted.num_candidates, parsed, max_candidates)
-    spec = RenderSpec(
-        prompt=parsed.prompt,
+    spec = replace(
+        manifest.plain_spec(parsed.prompt, seed),
         negative_prompt=negative_prompt,
-        seed=seed,
-        num_inference_steps=profile.num_inference_steps or render.num_inference_steps,
-        guidance_scale=render.guidance_scale,
-        width_px=render.width_px,
-        height_px=render.height_px,
+        num_inference_steps=profile.num_inference_steps or manifest.render.num_inference_steps,
         output_format=file_format(wanted),
         output_quality=wanted.output_quality,
         strength=strength,
         painted=painted,
-        granule_px=render.granule_px,
         seamless=_is_seamless(wanted.seamless, angles),
         num_candidates=wanted.num_candidates,
         angles=angles,

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.mix import format_share
 from shared.palette import Color
@@ -37,20 +36,7 @@ class Studio:
 
     def draw(self, mix: Mix, seed: int, *, strength: float | None, seamless: bool = False) -> NDArray[np.uint8]:
         """Draw a mix in percent: from the words alone, or guided at a strength."""
-        render = self.manifest.render
-        spec = RenderSpec(
-            prompt=self.manifest.prompt.template.replace("{prompt}", mix_text(mix)),
-            negative_prompt=self.manifest.prompt.negative_prompt,
-            seed=seed,
-            num_inference_steps=render.num_inference_steps,
-            guidance_scale=render.guidance_scale,
-            width_px=render.width_px,
-            height_px=render.height_px,
-            output_format="png",
-            output_quality=95,
-            granule_px=render.granule_px,
-            seamless=seamless,
-        )
+        spec = replace(self.manifest.plain_spec(self.manifest.prompt.fill(mix_text(mix)), seed), seamless=seamless)
         if strength is not None:
             spec = replace(spec, strength=strength, painted=tuple((color.hex, share) for color, share in mix))
         return self.pipeline.render(spec, lambda step, steps: None).pixels

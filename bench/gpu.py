@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bench.device import flops_of, matmul_tflops, peak_memory_gib, reset_peak, synchronize
 from bench.machine import describe_machine
-from bench.plain import psnr_db, spec_for
+from bench.plain import psnr_db
 from bench.results import FOLDER, Chart, Report, Table, write_report
 from bench.sdxl_shape import build_random
 from shared.jobs import RenderSpec
@@ -120,7 +120,7 @@ def measure_plain(rig: Rig, manifest: Manifest, *, small: bool) -> tuple[list[Me
     dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
     started_s = time.monotonic()
     pipeline = build_random(rig.device, small=small).to(dtype=dtype)
-    spec = spec_for(manifest, MIX, SEED)
+    spec = manifest.plain_spec(manifest.prompt.fill(MIX), SEED)
     picture = _draw_library(pipeline, spec, 1)[0]
     ready_s = time.monotonic() - started_s
     rows = _measure_all(PLAIN, rig, spec, lambda asked, batch: _draw_library(pipeline, asked, batch))
@@ -133,7 +133,7 @@ def measure_worker(
     """Measure the worker's pipeline, written and compiled; also the seconds to the first picture, and its PSNR to `plain`."""
     started_s = time.monotonic()
     pipeline, library = _load_worker(rig, manifest, small=small)
-    spec = spec_for(manifest, MIX, SEED)
+    spec = manifest.plain_spec(manifest.prompt.fill(MIX), SEED)
     likeness = psnr_db(plain, pipeline.render(spec, _ignore).pixels)
     ready = {WORKER: time.monotonic() - started_s}
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.machine import describe_machine
-from bench.plain import draw_plain, load_plain, psnr_db, spec_for
+from bench.plain import draw_plain, load_plain, psnr_db
 from bench.results import Chart, Report, Table, percentile, write_report
 from shared.jobs import RenderSpec
 from shared.manifest import load_catalog
@@ -49,7 +49,9 @@ def main() -> None:
     }
     colors = [color.name for color in manifest.colors.colors]
     specs = [
-        spec_for(manifest, f"60% {colors[turn % len(colors)]}, 40% {colors[(turn + 7) % len(colors)]}", turn)
+        manifest.plain_spec(
+            manifest.prompt.fill(f"60% {colors[turn % len(colors)]}, 40% {colors[(turn + 7) % len(colors)]}"), turn
+        )
         for turn in range(arguments.turns + 1)
     ]
     for draw in systems.values():

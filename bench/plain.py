@@ -45,22 +45,6 @@ def draw_plain(pipeline: StableDiffusionXLPipeline, spec: RenderSpec) -> NDArray
     return np.asarray(picture)
 
 
-def spec_for(manifest: Manifest, mix: str, seed: int) -> RenderSpec:
-    """The model's own way to draw a mix from the words alone."""
-    render = manifest.render
-    return RenderSpec(
-        prompt=manifest.prompt.template.replace("{prompt}", mix),
-        negative_prompt=manifest.prompt.negative_prompt,
-        seed=seed,
-        num_inference_steps=render.num_inference_steps,
-        guidance_scale=render.guidance_scale,
-        width_px=render.width_px,
-        height_px=render.height_px,
-        output_format="png",
-        output_quality=100,
-    )
-
-
 def psnr_db(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of two pictures in dB; infinite for equal ones."""
     error = float(np.mean((first.astype(np.float64) - second) ** 2))

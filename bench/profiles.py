@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from bench.machine import describe_machine
-from bench.plain import psnr_db, spec_for
+from bench.plain import psnr_db
 from bench.results import Report, Table, write_report
 from shared.jobs import RenderSpec
 from shared.manifest import EXACT, Manifest, Profile, load_catalog
@@ -42,7 +42,7 @@ def main() -> None:
     for seed, mix in enumerate(MIXES[: arguments.mixes]):
         compare(mix, seed, profiles, pipeline, manifest, found)
     rows = [
-        [name, profile_spec(spec_for(manifest, "", 0), profile).num_inference_steps, profile.guidance_end]
+        [name, profile_spec(manifest.plain_spec("", 0), profile).num_inference_steps, profile.guidance_end]
         + [statistics.mean(figures["psnr_db"]) if figures["psnr_db"] else None, statistics.mean(figures["color_error"])]
         + [statistics.median(figures["time"]), statistics.median(figures["processor"])]
         for (name, profile), figures in zip(profiles.items(), found.values(), strict=True)
@@ -66,7 +66,9 @@ def compare(
     exact = None
     for name, profile in profiles.items():
         started_s, worked_s = time.perf_counter(), time.process_time()
-        pixels = pipeline.render(profile_spec(spec_for(manifest, mix, seed), profile), lambda step, steps: None).pixels
+        pixels = pipeline.render(
+            profile_spec(manifest.plain_spec(manifest.prompt.fill(mix), seed), profile), lambda step, steps: None
+        ).pixels
         duration_s, processor_s = time.perf_counter() - started_s, time.process_time() - worked_s
         exact = exact or (pixels, duration_s, processor_s)
         found[name]["time"].append(duration_s / exact[1])

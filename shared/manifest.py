@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.errors import ManifestInvalid, ModelUnknown
+from shared.jobs import RenderSpec
 from shared.palette import Palette, load_palette
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")]
@@ -69,6 +70,10 @@ class Prompt(_Table):
         if self.template.count(self.trigger) != 1:
             raise ValueError("template must contain the trigger exactly once")
         return self
+
+    def fill(self, words: str) -> str:
+        """Return the full prompt for the words of an order."""
+        return self.template.replace("{prompt}", words)
 
 
 class Scheduler(_Table):
@@ -163,6 +168,21 @@ class Manifest(_Table):
         if EXACT in self.profiles:
             raise ValueError(f"the profile {EXACT} is what [render] says; give yours another name")
         return self
+
+    def plain_spec(self, prompt: str, seed: int) -> RenderSpec:
+        """Return the model's own way to draw a full prompt from its words alone, as PNG."""
+        return RenderSpec(
+            prompt=prompt,
+            negative_prompt=self.prompt.negative_prompt,
+            seed=seed,
+            num_inference_steps=self.render.num_inference_steps,
+            guidance_scale=self.render.guidance_scale,
+            width_px=self.render.width_px,
+            height_px=self.render.height_px,
+            output_format="png",
+            output_quality=95,
+            granule_px=self.render.granule_px,
+        )
 
     def profile(self, name: str) -> Profile:
         """Return a profile by its name; `exact` is the model's own way. Raises KeyError."""

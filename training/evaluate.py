@@ -12,13 +12,13 @@ import resource
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.jobs import RenderSpec
 from shared.manifest import Manifest, load_manifest
 from shared.palette import Color, Palette, load_palette
 from shared.settings import Settings
@@ -56,24 +56,13 @@ class Bench:
     def draw(self, mix: WholeMix, seed: int, *, trigger: bool = True, guided: bool = False) -> tuple[NDArray[np.uint8], float]:
         """Return the picture of a mix (percent), drawn from its words alone or `guided`, and the seconds it took."""
         ordered = mix_text([(color, percent / 100) for color, percent in mix])
-        prompt = self.manifest.prompt.template.format(prompt=ordered)
+        prompt = self.manifest.prompt.fill(ordered)
         if not trigger:
             prompt = prompt.removeprefix(self.manifest.prompt.trigger).removeprefix(", ")
-        defaults = self.manifest.render
-        spec = RenderSpec(
-            prompt=prompt,
-            negative_prompt=None,
-            seed=seed,
-            num_inference_steps=defaults.num_inference_steps,
-            guidance_scale=defaults.guidance_scale,
-            width_px=defaults.width_px,
-            height_px=defaults.height_px,
-            output_format="png",
-            output_quality=95,
-            strength=defaults.strength if guided else None,
-            painted=tuple((color.hex, float(percent)) for color, percent in mix) if guided else (),
-            granule_px=defaults.granule_px,
-        )
+        spec = self.manifest.plain_spec(prompt, seed)
+        if guided:
+            painted = tuple((color.hex, float(percent)) for color, percent in mix)
+            spec = replace(spec, strength=self.manifest.render.strength, painted=painted)
         rendered = self.pipeline.render(spec, lambda _step, _steps: None)
         return rendered.pixels, rendered.duration_s
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -282,16 +282,11 @@ def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
     render = manifest.render
     # A GPU chooses its kernels by shape and is to prove that it has the memory. A CPU has little to warm, and seconds to lose.
     size_max_px = max(render.width_px, render.height_px) if device.type == "cuda" else WARM_UP_ON_CPU_PX
-    return RenderSpec(
-        prompt=manifest.prompt.template.replace("{prompt}", "100% red"),
-        negative_prompt=manifest.prompt.negative_prompt,
-        seed=0,
+    return replace(
+        manifest.plain_spec(manifest.prompt.fill("100% red"), seed=0),
         num_inference_steps=WARM_UP_STEPS,
-        guidance_scale=render.guidance_scale,
         width_px=min(render.width_px, size_max_px),
         height_px=min(render.height_px, size_max_px),
-        output_format="png",
-        output_quality=100,
         # With guidance and without are two shapes of the same work, and both are to be warm.
         guidance_end=0.5 if any(profile.guidance_end < 1 for profile in manifest.profiles.values()) else 1.0,
     )

@@ -6,19 +6,17 @@ It draws from the words alone; what else the API offers (guided and seamless til
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Optional
 
 from cog import BasePredictor, Input, Path
 
-from shared.jobs import OutputFormat, RenderSpec, new_seed
+from shared.jobs import new_seed
 from shared.manifest import load_catalog
 from shared.prompts import parse_negative_prompt, parse_prompt
 from shared.settings import load_settings
 from worker.images import encode
 from worker.pipeline import load_pipeline
-
-OUTPUT_FORMAT: OutputFormat = "png"
-OUTPUT_QUALITY = 95  # of no account for png
 
 
 class Predictor(BasePredictor):  # type: ignore[misc]  # cog is installed where it is used
@@ -43,18 +41,8 @@ class Predictor(BasePredictor):  # type: ignore[misc]  # cog is installed where 
         negative = self._manifest.prompt.negative_prompt
         if negative_prompt is not None:
             negative = parse_negative_prompt(negative_prompt, self._manifest)
-        render = self._manifest.render
-        spec = RenderSpec(
-            prompt=parsed.prompt,
-            negative_prompt=negative,
-            seed=new_seed() if seed is None else seed,
-            num_inference_steps=render.num_inference_steps,
-            guidance_scale=render.guidance_scale,
-            width_px=render.width_px,
-            height_px=render.height_px,
-            output_format=OUTPUT_FORMAT,
-            output_quality=OUTPUT_QUALITY,
-        )
+        plain = self._manifest.plain_spec(parsed.prompt, new_seed() if seed is None else seed)
+        spec = replace(plain, negative_prompt=negative)
         rendered = self._pipeline.render(spec, lambda step, steps: None)
         parameters = {"model": self._manifest.slug, "version": self._manifest.version, "prompt": spec.prompt, "seed": spec.seed}
         encoded = encode(
