@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     grace_s: float = Field(120.0, ge=0)
     """How long a worker that is told to stop may go on with its job before the job is given to another."""
     publish_limit_s: float = Field(600.0, ge=1)
-    """How long the upload of a finished picture is tried before its job fails."""
+    """How long the uploads of a finished job's pictures are tried before it fails."""
     spool_places: int = Field(2, ge=0, le=16)
     """Finished pictures that a worker publishes while it draws on; it claims no job while all are taken. 0: one at a time."""
     pulse_fd: int | None = Field(None, ge=0)

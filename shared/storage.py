@@ -150,6 +150,11 @@ def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     return f"{attempt_prefix(job_id, fence)}{index}.{extension}"
 
 
+def attempt_of(key: str) -> int:
+    """Return the fence of the attempt that an object's key, as `output_key` makes it, belongs to."""
+    return int(key.split("/")[2])
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     try:
