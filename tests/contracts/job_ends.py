@@ -69,6 +69,19 @@ class JobEndsContract(JobStoreFixtures):
             assert store.expire(job_id) is Status.QUEUED
             assert store.get(job_id).crashes == 1
 
+    def test_a_clock_that_was_set_back_keeps_nobody_from_being_judged(self, store: JobStore, redis: Redis) -> None:
+        held, waiting = self.submit(store), self.submit(store)
+        store.claim(held, worker="a", delivery_token="1")
+        seconds, _ = redis.time()
+        later_ms = (seconds + 3600) * 1000
+        redis.hset("test:amnesty", mapping={"asked_ms": later_ms, "until_ms": later_ms + 15_000})
+        redis.zadd("test:leases", {held: later_ms + 15_000})
+        redis.hset(f"test:job:{waiting}", "published_ms", later_ms)
+        assert store.is_amnesty()
+        for until_ms in (float(redis.hget("test:amnesty", "until_ms")), redis.zscore("test:leases", held)):
+            assert seconds + 15 <= until_ms / 1000 <= seconds + 15 + 60
+        assert store.lost(MODEL, ["nothing"]) == [waiting]
+
     # -- cancel
 
     def test_a_waiting_job_is_canceled_at_once(self, store: JobStore) -> None:
