@@ -129,6 +129,16 @@ class JobStoreContract(JobStoreFixtures):
 
     # -- claim and finish
 
+    def test_a_refusal_that_became_a_job_leaves_no_mark(self, store: JobStore) -> None:
+        waiting = self.submit(store)
+        first, retried = new_spec(), new_spec()
+        with pytest.raises(QueueFull):
+            store.create(first, body_hash="b", queue_max_jobs=1, retry=0)
+        store.cancel(waiting)
+        # The reply to the refusal was lost; when the call is made again there is a place.
+        assert store.create(first, body_hash="b", queue_max_jobs=1, retry=0).is_new
+        assert store.create(retried, body_hash="b", queue_max_jobs=2, retry=1).job_id == first.id
+
     def test_one_claim_wins(self, store: JobStore) -> None:
         job_id = self.submit(store)
         job = store.claim(job_id, worker="a", delivery_token="1")
