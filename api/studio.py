@@ -94,7 +94,8 @@ def _asset(name: str, content: bytes) -> Asset:
 
 def _page(name: str) -> Response:
     response = _send(site().assets[name], "no-cache")
-    further = _picture_origin(context().settings.public_url)
+    settings = context().settings
+    further = _origin(settings.public_url) + _origin(settings.s3_redirect_url)
     response.headers["Content-Security-Policy"] = POLICY.format(further=further)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -114,9 +115,9 @@ def _send(asset: Asset, cache_control: str) -> Response:
     return response
 
 
-def _picture_origin(public_url: str | None) -> str:
-    """Pictures carry the public address, which need not be the one that the page was opened at."""
-    if public_url is None:
+def _origin(address: str | None) -> str:
+    """Return a place besides the page's own that pictures may come from: the public address, or the storage."""
+    if address is None:
         return ""
-    parts = urlsplit(public_url)
+    parts = urlsplit(address)
     return f" {parts.scheme}://{parts.netloc}"

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     """Secret of that key."""
     s3_addressing_style: Literal["path", "virtual", "auto"] = "path"
     """How the bucket stands in the address."""
+    s3_redirect_url: str | None = Field(None, pattern=r"^https?://[^/?#]+/?$")
+    """Address of the storage as callers reach it: pictures are fetched there, by a redirect to an address that is signed for
+    five minutes. Unset: the API streams them. Some clients follow no redirect (docs/operations.md)."""
 
     # API
     host: str = "127.0.0.1"
