@@ -18,7 +18,7 @@ from flask import Blueprint, Response, request
 
 from api.context import context
 from shared.errors import NotFound
-from shared.settings import REPOSITORY
+from shared.settings import REPOSITORY, Settings
 
 WEB = REPOSITORY / "web"
 ASSETS_MARK = "%ASSETS%"
@@ -94,8 +94,7 @@ def _asset(name: str, content: bytes) -> Asset:
 
 def _page(name: str) -> Response:
     response = _send(site().assets[name], "no-cache")
-    settings = context().settings
-    further = _origin(settings.public_url) + _origin(settings.s3_redirect_url)
+    further = "".join(f" {origin}" for origin in _picture_origins(context().settings))
     response.headers["Content-Security-Policy"] = POLICY.format(further=further)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -115,9 +114,14 @@ def _send(asset: Asset, cache_control: str) -> Response:
     return response
 
 
-def _origin(address: str | None) -> str:
-    """Return a place besides the page's own that pictures may come from: the public address, or the storage."""
-    if address is None:
-        return ""
-    parts = urlsplit(address)
-    return f" {parts.scheme}://{parts.netloc}"
+def _picture_origins(settings: Settings) -> list[str]:
+    """List where pictures may come from besides the page's own origin: from the public address, or from the storage."""
+    origins = []
+    if settings.public_url is not None:
+        public = urlsplit(settings.public_url)
+        origins.append(f"{public.scheme}://{public.netloc}")
+    if settings.s3_redirect_url is not None:
+        storage = urlsplit(settings.s3_redirect_url)
+        hosts = {"path": [""], "virtual": [f"{settings.s3_bucket}."], "auto": ["", f"{settings.s3_bucket}."]}
+        origins += [f"{storage.scheme}://{host}{storage.netloc}" for host in hosts[settings.s3_addressing_style]]
+    return origins

@@ -178,8 +178,9 @@ def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
 
 
 def attempt_of(key: str) -> int:
-    """Return the fence of the attempt that an object's key, as `output_key` makes it, belongs to."""
-    return int(key.split("/")[2])
+    """Return the fence of the attempt that an object belongs to; 0 where its key is none that `output_key` makes."""
+    attempt = key.split("/")[2]
+    return int(attempt) if attempt.isdecimal() else 0
 
 
 @contextmanager

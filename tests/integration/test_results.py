@@ -277,6 +277,7 @@ def test_a_late_removal_does_not_touch_what_was_drawn_after_the_job_was_queued_a
         parts.store.claim(job_id, worker="w", delivery_token=str(fence))
         parts.storage.put(output_key(job_id, fence, 0, "png"), PICTURE, content_type="image/png", metadata={})
         parts.store.expire(job_id, fence=fence)
+    parts.storage.put(f"{outputs_prefix(job_id)}stray.txt", b"by hand", content_type="text/plain", metadata={})
     dead = parts.store.get(job_id)
     parts.store.requeue(job_id)
     drawn = parts.draw(job_id)
