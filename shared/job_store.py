@@ -247,7 +247,8 @@ class JobStore(JobReader):
     def expire(self, job_id: str, *, fence: int | None = None) -> Status | None:
         """Take a running job from a dead worker: queued again, or failed after too many crashes. Returns the new status.
 
-        Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim.
+        Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim. The
+        crash is charged to the job unless nobody ever renewed the lease: then it was not begun.
         None means the job was left alone.
         """
         error = JobError("worker_lost", f"the render worker died or broke down {self._max_attempts} times over this job")
@@ -265,16 +266,18 @@ class JobStore(JobReader):
         return cast("list[str]", self._run("lost", "", model, int(grace_s * 1000), limit, *message_lists))
 
     def remove_data(self, job: Job) -> bool:
-        """Forget an ended job's logs, outputs, and what tells its input; its row stays for a while. False: it has not ended."""
+        """Forget an ended job's logs, outputs, and what tells its input; its row stays for a while.
+
+        False: it has not ended, or was queued again since `job` was read.
+        """
         render = replace(job.spec.render, prompt="", negative_prompt=None, painted=())
         spec = replace(job.spec, input={}, render=render, mix=[], warnings=[], filename="")
         result = replace(job.result, outputs=[], composition=None).to_json() if job.result else ""
-        return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms))
+        return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms, job.fence))
 
     def forget_leftovers(self, job_id: str) -> None:
-        """Note that nothing is left in the bucket of attempts that did not end a job."""
-        with answering():
-            self._redis.zrem(self._key("leftovers"), job_id)
+        """Note that nothing is left in the bucket of attempts that did not end a job, unless it ended anew meanwhile."""
+        self._run("forget", job_id)
 
     def purge(self, job_id: str) -> bool:
         """Forget the rest of a job whose data was removed: row, place in the list, file token. False: there was nothing."""

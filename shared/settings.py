@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     """Secret of that key."""
     s3_addressing_style: Literal["path", "virtual", "auto"] = "path"
     """How the bucket stands in the address."""
+    s3_redirect_url: str | None = Field(None, pattern=r"^https?://[^/?#]+/?$")
+    """Address of the storage as callers reach it: pictures are fetched there, by a redirect to an address that is signed for
+    five minutes. Unset: the API streams them. Some clients follow no redirect (docs/operations.md)."""
 
     # API
     host: str = "127.0.0.1"
@@ -139,7 +142,7 @@ class Settings(BaseSettings):
     grace_s: float = Field(120.0, ge=0)
     """How long a worker that is told to stop may go on with its job before the job is given to another."""
     publish_limit_s: float = Field(600.0, ge=1)
-    """How long the upload of a finished picture is tried before its job fails."""
+    """How long the uploads of a finished job's pictures are tried before it fails."""
     spool_places: int = Field(2, ge=0, le=16)
     """Finished pictures that a worker publishes while it draws on; it claims no job while all are taken. 0: one at a time."""
     pulse_fd: int | None = Field(None, ge=0)

@@ -113,7 +113,7 @@ def _succeed(drawn: Drawn, result: Result, station: Station) -> Finish:
 def _upload(drawn: Drawn, station: Station) -> Result:
     """Measure, encode and store a picture, and return what the record will say about it.
 
-    The upload is tried again, with growing gaps, for as long as the station allows.
+    Uploads are tried again, with growing gaps, for as long as the station allows for all pictures of a job together.
 
     Raises:
         StorageUnavailable: the storage stayed away for all that time.
@@ -124,8 +124,9 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     if appraisal.color_error is not None:
         COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
     pictures = pictures_of(best.pixels, job.spec.render, appraisal)
+    deadline_s = time.monotonic() + station.publish_limit_s
     return Result(
-        outputs=[_store(drawn, index, variant, pixels, station) for index, (variant, pixels) in enumerate(pictures)],
+        outputs=[_store(drawn, index, *picture, station, deadline_s) for index, picture in enumerate(pictures)],
         predict_time_s=best.duration_s,
         provenance=best.provenance,
         composition=appraisal.parts,
@@ -136,7 +137,7 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     )
 
 
-def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station) -> Output:
+def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station, deadline_s: float) -> Output:
     """Encode and upload one picture of a job. `variant` tells it from the others in its name. Raises as `_upload`."""
     job, spec = drawn.job, drawn.job.spec
     encoded = encode(
@@ -153,14 +154,13 @@ def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], st
             drawn.progress.report()
         station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
 
-    _try_for_long(put, job, station)
+    _try_until(deadline_s, put, job, station)
     digest = hashlib.sha256(encoded.data).hexdigest()
     filename = variant_name(spec.filename, variant)
     return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)
 
 
-def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:
-    deadline_s = time.monotonic() + station.publish_limit_s
+def _try_until(deadline_s: float, put: Callable[[], None], job: Job, station: Station) -> None:
     gap_s = 0.5
     while True:
         station.pulse.send(Step(job.id, job.fence))

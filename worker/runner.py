@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 TURN_S = 60.0
 CLAIM_TRIES = 4
 RETRY_GAP_S = 1.0
+ALONE_PATIENCE_S = 5.0
+
+
+class NotAlone(Exception):
+    """Pictures of other jobs are still on their way, and this job must not be drawn beside them."""
 
 
 class WorkerBroken(Exception):
@@ -71,6 +76,9 @@ def _run_job(job: Job, station: Station) -> None:
     station.pulse.send(Holding(job.id, job.fence))
     try:
         drawn = _draw(job, station, claimed_s)
+    except NotAlone:
+        _give_back(job, station)
+        return
     except Exception as error:
         if not isinstance(error, DeviceLost):
             log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
@@ -91,14 +99,34 @@ def _is_suspect(job: Job) -> bool:
 
 
 def _wait_until_alone(job: Job, progress: Progress, station: Station) -> None:
-    """Wait until no picture is left in the spool. Raises CancelRequested, JobLost: with a storage away, that may take long."""
+    """Wait a little until no picture is left in the spool.
+
+    Raises:
+        CancelRequested, JobLost: nobody wants the job drawn here any more.
+        NotAlone: it takes longer, because the storage is away: another worker may be free.
+    """
 
     def show_life() -> None:
         station.pulse.send(Step(job.id, job.fence))
         with suppress(StoreUnavailable):
             progress.report()
 
-    station.spool.wait_until_empty(show_life)
+    if not station.spool.wait_until_empty(show_life, timeout_s=ALONE_PATIENCE_S):
+        raise NotAlone
+
+
+def _give_back(job: Job, station: Station) -> None:
+    """Leave a job to a worker that is alone. This one takes none before it is alone itself: it would get the same again."""
+    while True:
+        station.pulse.send(Step(job.id, job.fence))
+        try:
+            station.store.release(job.id, job.fence)
+            break
+        except StoreUnavailable:
+            time.sleep(RETRY_GAP_S)
+    log.info("job %s is left to a worker that is alone", job.id, extra={"job_id": job.id})
+    station.pulse.send(Settled(job.id, job.fence))
+    station.spool.wait_until_empty()
 
 
 def _claim(job_id: str | None, station: Station) -> Job | None:
@@ -121,7 +149,7 @@ def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
 def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's.
 
-    What else is raised, DeviceLost among it, means that this process can draw no more.
+    Raises NotAlone. What else is raised, DeviceLost among it, means that this process can draw no more.
     """
     progress = Progress(job, station)
     JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
@@ -143,6 +171,9 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
     except JobLost:
         progress.close()
         log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
+    except NotAlone:
+        progress.close()
+        raise
     except DeviceLost:
         raise
     except GranuleError as error:
