@@ -61,7 +61,7 @@ class OtelSpan(Span):
 
     def child(
         self, name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", began_ago_s: float = 0.0
-    ) -> OtelSpan:
+    ) -> Span:
         """Begin a span below this one; it may have begun a while ago."""
         return _begin(self._tracer, name, attributes, kind, trace.set_span_in_context(self._span, Context()), began_ago_s)
 
@@ -110,14 +110,13 @@ class OtelTracer(Tracer):
         self._provider = provider
         self._tracer = provider.get_tracer("granule")
 
-    def begin(self, name: str, attributes: Attributes | None = None, *, caller: str | None) -> OtelSpan:
+    def begin(self, name: str, attributes: Attributes | None = None, *, caller: str | None) -> Span:
         """Begin the span of a request, in the caller's trace if it named one."""
         return _begin(self._tracer, name, attributes, "server", _context_of(caller), 0.0)
 
     def resume(self, traceparent: str | None) -> Span:
         """Return the span of another process."""
-        known = trace.get_current_span(_context_of(traceparent))
-        return OtelSpan(known, self._tracer) if known.get_span_context().is_valid else OFF_SPAN
+        return _known(trace.get_current_span(_context_of(traceparent)), self._tracer)
 
     def close(self) -> None:
         """Send what was not sent yet, for `FLUSH_LIMIT_S` at most."""
@@ -159,6 +158,11 @@ def _context_of(traceparent: str | None) -> Context:
 
 def _begin(
     tracer: trace.Tracer, name: str, attributes: Attributes | None, kind: Kind, context: Context, began_ago_s: float
-) -> OtelSpan:
+) -> Span:
     began_ns = time.time_ns() - int(began_ago_s * 1e9)
-    return OtelSpan(tracer.start_span(name, context, KINDS[kind], attributes, start_time=began_ns), tracer)
+    return _known(tracer.start_span(name, context, KINDS[kind], attributes, start_time=began_ns), tracer)
+
+
+def _known(span: trace.Span, tracer: trace.Tracer) -> Span:
+    """Wrap a span. One without a name is of no trace: a `traceparent` that was none, or OTEL_SDK_DISABLED."""
+    return OtelSpan(span, tracer) if span.get_span_context().is_valid else OFF_SPAN

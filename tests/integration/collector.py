@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -63,10 +63,11 @@ def collecting(*, hangs: bool = False) -> Iterator[Collector]:
             body = gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
             state.headers.append({name.lower(): value for name, value in self.headers.items()})
             state.spans += spans_of(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+            with suppress(BrokenPipeError, ConnectionResetError):  # who was kept waiting may be gone
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.end_headers()
+                self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
         def log_message(self, *args: object) -> None:
             pass

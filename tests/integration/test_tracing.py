@@ -8,7 +8,6 @@ import secrets
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import pytest
@@ -23,8 +22,10 @@ from tests.integration.conftest import S3Location
 from tests.integration.processes import Processes, wait_until
 
 ORDER = "POST /v1/predictions"
+pytestmark = pytest.mark.timeout(600)
+
 MODEL = "granule/rubber-tile-mini"
-START_S = 120.0
+START_S = 240.0
 SERVER, CLIENT, CONSUMER = 2, 3, 5
 SPANS = {"queued", "attempt", "claimed", "denoise", "publish", "measure", "upload", "finish", "webhook"}
 
@@ -97,7 +98,7 @@ def stack(redis_server: RedisServer, s3: S3Location, tmp_path_factory: pytest.Te
         processes = Processes(settings, folder, variables)
         try:
             processes._start(
-                "api", *("-m", "gunicorn", "--config", "python:api.serving", "--bind", f"127.0.0.1:{port}"),
+                "api", *("-m", "gunicorn", "--config", "python:api.serving", "--workers", "1", "--bind", f"127.0.0.1:{port}"),
                 "api.server:create_app()",
             )  # fmt: skip
             processes.courier()
@@ -179,12 +180,3 @@ def test_a_collector_that_hangs_holds_neither_jobs_nor_the_end_of_a_process(stac
         process.send_signal(signal.SIGTERM)
     assert [process.wait(timeout=60) for process in stack.processes.started] == [0, 0, 0]
     assert not stack.collector.answers.is_set()
-
-
-def test_without_a_collector_nothing_of_opentelemetry_is_imported(tmp_path: Path) -> None:
-    code = (
-        "import sys, worker.tasks\nfrom api.server import create_app\ncreate_app()\n"
-        "sys.exit(sorted(name for name in sys.modules if name.startswith('opentelemetry')) or 0)"
-    )
-    process = Processes(Settings(), tmp_path)._start("imports", "-c", code)
-    assert process.wait(timeout=START_S) == 0, (tmp_path / "imports-0.log").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 
@@ -19,7 +21,7 @@ from shared.errors import RenderFailed, StoreUnavailable
 from shared.job_store import JobStore
 from shared.jobs import Job
 from shared.otlp import OtelTracer, make_tracer
-from shared.settings import Settings
+from shared.settings import REPOSITORY, Settings
 from shared.tracing import OFF, OFF_SPAN, Tracer, connect_tracer, current
 from shared.worker_registry import WorkerRegistry
 from tests.contracts.api import MIX, MODEL, SETTINGS, SHOP, idle_storage
@@ -228,6 +230,17 @@ def test_an_operators_name_for_the_service_wins(monkeypatch: pytest.MonkeyPatch)
         tracer.begin("order", caller=None).end()
         tracer.close()
         assert [span.service for span in collector.spans] == ["tiles"]
+
+
+def test_without_a_collector_no_sender_is_loaded() -> None:
+    code = (
+        "import sys, worker.tasks\nfrom api.server import create_app\ncreate_app()\n"
+        "parts = ('shared.otlp', 'opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"
+        "sys.exit(str([name for name in sys.modules if name.startswith(parts)] or '') or 0)"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("GRANULE_", "OTEL_"))}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_the_extra_the_log_says_so_and_all_goes_on(
