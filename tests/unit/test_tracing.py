@@ -251,3 +251,10 @@ def test_without_the_extra_the_log_says_so_and_all_goes_on(
     with caplog.at_level(logging.ERROR):
         assert connect_tracer(Settings(otel_exporter_otlp_endpoint="http://127.0.0.1:4318"), "test") is OFF
     assert "granule[trace]" in caplog.text
+
+
+def test_the_librarys_own_switch_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracer = make_tracer(Settings(otel_exporter_otlp_endpoint="http://127.0.0.1:1"), "test")
+    assert tracer.begin("order", caller=None) is OFF_SPAN
+    tracer.close()
