@@ -110,6 +110,7 @@ class JobStore(JobReader):
         repeat_window_s: float = 0.0,
         retry: int | None = None,
         reuse: bool = False,
+        traceparent: str | None = None,
     ) -> Created:
         """Record a job in one atomic step; it is queued from then on, whether or not a message about it gets through.
 
@@ -118,7 +119,7 @@ class JobStore(JobReader):
         that it sent this request before (at most 100; None: it does not count): above 0 the answer is the job that the
         request before it made, for two and a half minutes; where that one got QueueFull, a job is made. With `reuse` a stored
         picture of the same tenant's same order may be the answer: then the job waits in no queue, and `Created.source` has
-        the picture.
+        the picture. `traceparent` is kept beside the job, and decides nothing.
 
         Raises:
             IdempotencyConflict: the key, or the id, was used for a different body, or the id by another tenant.
@@ -131,7 +132,7 @@ class JobStore(JobReader):
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
             int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), spec.render_key,
             int(reuse), self._lease_ms, tenant_max_jobs or 0, int(self._shares_results), -1 if retry is None else retry,
-            RETRY_WINDOW_S * 1000,
+            RETRY_WINDOW_S * 1000, traceparent or "",
         )  # fmt: skip
         match answer:
             case ["created" | "same" as outcome, *view]:

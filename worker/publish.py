@@ -16,8 +16,9 @@ from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
 from shared.filenames import variant_name
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
-from shared.metrics import COMPOSITION_ERROR, JOB_PHASE
+from shared.metrics import COMPOSITION_ERROR
 from shared.storage import attempt_prefix, output_key
+from shared.tracing import span
 from worker.appraisal import appraise
 from worker.candidates import Best
 from worker.images import encode
@@ -25,6 +26,7 @@ from worker.pictures import pictures_of
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Settled, Step
 from worker.station import Station
+from worker.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ STORE_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A picture of `job` that waits to be published, and the progress that may still have something to report."""
+    """A picture of `job` that waits to be published, the progress that may still have something to report, and the trail."""
 
     job: Job
     best: Best
     progress: Progress
+    trail: Trail
 
 
 def publish(drawn: Drawn, station: Station) -> None:
@@ -50,7 +53,7 @@ def publish(drawn: Drawn, station: Station) -> None:
     """
     job = drawn.job
     try:
-        with JOB_PHASE.labels(job.spec.model, "publish").time():
+        with drawn.trail.phase("publish"):
             _publish(drawn, station)
     except BrokenPipeError:
         return  # without a guardian the pulse ends this process
@@ -58,6 +61,8 @@ def publish(drawn: Drawn, station: Station) -> None:
         log.exception("job %s met an unforeseen error when it was published", job.id, extra={"job_id": job.id})
         with suppress(BrokenPipeError):
             station.pulse.send(Broke(job.id, job.fence, ends_worker=False))
+    finally:
+        drawn.trail.end()
 
 
 def _publish(drawn: Drawn, station: Station) -> None:
@@ -85,7 +90,9 @@ def settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish |
     while time.monotonic() < deadline_s:
         station.pulse.send(Step(job.id, job.fence))
         try:
-            outcome = finish()
+            with span("finish") as finishing:
+                outcome = finish()
+                finishing.set({"granule.finish": outcome.name.lower()})
         except StoreUnavailable:
             time.sleep(STORE_GAP_S)
             continue
@@ -120,7 +127,8 @@ def _upload(drawn: Drawn, station: Station) -> Result:
         CancelRequested, JobLost: nobody wants the picture any more.
     """
     job, best = drawn.job, drawn.best
-    appraisal = appraise(job, best.pixels, station.manifest)
+    with span("measure"):
+        appraisal = appraise(job, best.pixels, station.manifest)
     if appraisal.color_error is not None:
         COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
     pictures = pictures_of(best.pixels, job.spec.render, appraisal)
@@ -154,7 +162,8 @@ def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], st
             drawn.progress.report()
         station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
 
-    _try_until(deadline_s, put, job, station)
+    with span("upload", {"granule.size_bytes": len(encoded.data)}):
+        _try_until(deadline_s, put, job, station)
     digest = hashlib.sha256(encoded.data).hexdigest()
     filename = variant_name(spec.filename, variant)
     return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)

@@ -14,12 +14,12 @@ from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
-from shared.metrics import JOB_PHASE
 from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
 from worker.pulse import Broke, Duty, Holding, Publishing, Settled, Step
 from worker.station import Station
+from worker.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +71,24 @@ def run_jobs(job_id: str, station: Station) -> None:
 
 def _run_job(job: Job, station: Station) -> None:
     """Draw the picture of a job that was claimed just now, and hand it to the publisher. Raises WorkerBroken."""
-    claimed_s = time.monotonic()
-    log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+    trail = Trail(job, station.tracer)
     station.pulse.send(Holding(job.id, job.fence))
     try:
-        drawn = _draw(job, station, claimed_s)
+        with trail.span.here():
+            log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+            drawn = _draw(job, station, trail)
     except NotAlone:
+        trail.end()
         _give_back(job, station)
         return
     except Exception as error:
+        trail.end(error)
         if not isinstance(error, DeviceLost):
             log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
         station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
         raise WorkerBroken from error
     if drawn is None:
+        trail.end()
         station.pulse.send(Settled(job.id, job.fence))
         return
     station.pulse.send(Publishing(job.id, job.fence))
@@ -146,25 +150,23 @@ def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
     return station.store.claim(job_id, worker=station.name, delivery_token=token)
 
 
-def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
+def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's.
 
     Raises NotAlone. What else is raised, DeviceLost among it, means that this process can draw no more.
     """
     progress = Progress(job, station)
-    JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     try:
         if _is_suspect(job):
             _wait_until_alone(job, progress, station)
-        JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
-        station.duty.start(job.waited_s + time.monotonic() - claimed_s)
+        station.duty.start(job.waited_s + trail.pass_on())
         try:
-            with JOB_PHASE.labels(job.spec.model, "denoise").time():
+            with trail.phase("denoise") as progress.span:
                 best = draw_best(job, station, progress)
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
-        return Drawn(job, best, progress)
+        return Drawn(job, best, progress, trail)
     except CancelRequested:
         progress.close()
         settle(job, station, lambda: station.store.let_go(job.id, job.fence))

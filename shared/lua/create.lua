@@ -3,7 +3,7 @@
 --       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
 --       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms,
 --       tenant_max (0 = no bound), shared (1 = also a picture of another tenant), retry (-1 = the caller does not count),
---       retry_window_ms
+--       retry_window_ms, traceparent ('' = none)
 -- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
 -- {'taken'} (the id is another tenant's), {'other_body'} (of the id), {'conflict'} (of the key), {'full', depth} or
 -- {'tenant_full', depth}.
@@ -103,6 +103,7 @@ redis.call('HSET', job, 'spec', spec, 'model', model, 'lane', lane, 'tenant', te
 if ARGV[11] ~= '' then
   redis.call('HSET', job, 'webhook', ARGV[11], 'webhook_events', ARGV[12])
 end
+if ARGV[24] ~= '' then redis.call('HSET', job, 'traceparent', ARGV[24]) end
 redis.call('ZADD', prefix .. 'jobs:' .. tenant, seq, id)
 redis.call('ZADD', prefix .. 'jobs', seq, id)
 redis.call('SET', prefix .. 'file:' .. ARGV[13], id)

@@ -73,6 +73,21 @@ class JobStoreContract(JobStoreFixtures):
         assert job.status is Status.QUEUED
         assert abs(job.created_ms - time.time() * 1000) < 5_000
 
+    def test_a_trace_goes_with_the_job_and_its_messages_and_is_no_part_of_the_order(
+        self, store: JobStore, outbox: Outbox
+    ) -> None:
+        spec = new_spec(webhook="https://shop.example/hook", webhook_events=[Event.START])
+        traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        store.create(spec, body_hash="h", queue_max_jobs=10, idempotency_key="k", traceparent=traceparent)
+        claimed = store.claim(spec.id, worker="a", delivery_token="1")
+        assert claimed is not None and claimed.traceparent == traceparent and claimed.spec == spec
+        [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+        delivery = outbox.get(delivery_id)
+        assert delivery is not None and delivery.job.traceparent == traceparent
+        again = store.create(new_spec(), body_hash="h", queue_max_jobs=10, idempotency_key="k", traceparent=None)
+        assert again.job_id == spec.id and again.job.traceparent == traceparent
+        assert "traceparent" not in spec.to_json()
+
     def test_creating_again_after_a_lost_reply_makes_no_second_job(self, store: JobStore) -> None:
         spec = new_spec()
         store.create(spec, body_hash="h", queue_max_jobs=100)
