@@ -65,10 +65,14 @@ def grain_loss(drawn: Tensor, true: Tensor) -> Tensor:
     grain of the right strength in every place: the power in small windows, band by band. Over all windows together every
     single frequency must agree too, so that no pattern passes for grain.
     """
-    powers = [_window_power(pixels) for pixels in (drawn, true)]
-    local = functional.l1_loss(*(torch.log(power.flatten(-2) @ _BANDS + GRAIN_FLOOR) for power in powers))
-    overall = functional.l1_loss(*(torch.log(power.mean((0, 1, 2)) + GRAIN_FLOOR) for power in powers))
+    power, wanted = _window_power(drawn), _window_power(true)
+    local = functional.l1_loss(_log(power.flatten(-2) @ _BANDS), _log(wanted.flatten(-2) @ _BANDS))
+    overall = functional.l1_loss(_log(power.mean((0, 1, 2))), _log(wanted.mean((0, 1, 2))))
     return local + overall
+
+
+def _log(power: Tensor) -> Tensor:
+    return torch.log(power + GRAIN_FLOOR)
 
 
 def grid_loss(drawn: Tensor, true: Tensor) -> Tensor:
@@ -98,7 +102,8 @@ def _window_power(pixels: Tensor) -> Tensor:
     side, step = GRAIN_WINDOW_PX, GRAIN_WINDOW_PX // 2
     windows = _luma(pixels).unfold(1, side, step).unfold(2, side, step)
     taper = torch.hann_window(side, periodic=False)
-    return torch.fft.rfft2((windows - windows.mean((-2, -1), keepdim=True)) * taper[:, None] * taper).abs().square()
+    spectra: Tensor = torch.fft.rfft2((windows - windows.mean((-2, -1), keepdim=True)) * taper[:, None] * taper)
+    return spectra.abs().square()
 
 
 def _ring_bands() -> Tensor:
