@@ -168,7 +168,7 @@ def _around(distances: Iterable[Floats], face: NDArray[np.bool_], window: int) -
     weight = face.astype(np.float32)
     # A window around a face holds one; the bound only keeps windows of pure binder from dividing by zero.
     count = np.maximum(_over(weight, window, np.add), np.float32(1))
-    return [_over(distance * weight, window, np.add) / count for distance in distances]
+    return [np.asarray(_over(distance * weight, window, np.add) / count, np.float32) for distance in distances]
 
 
 def _other(lab: Floats, face: NDArray[np.bool_], rivals: Sequence[Color]) -> Floats:
