@@ -73,25 +73,25 @@ def _guidance(
         return None, (), []
     if not render.can_be_guided:
         raise InputInvalid(f"{manifest.slug} has no guided pictures: it does not draw squares", field="input.guidance_mode")
-    if not _is_all_colors(parsed):
+    painted = _painted(parsed)
+    if not painted:
         reason = "only a mix of palette colours can be painted"
         if wanted.guidance_mode is not None:
             raise InputInvalid(f"{reason}; draw this prompt with guidance_mode plain", field="input.guidance_mode")
         return None, (), [f"drawn from the words alone, as guidance_mode plain: {reason}"]
-    ordered = parsed.mix.ordered if parsed.mix else ()
-    return render.strength, tuple((color.hex, share) for color, share in ordered), []
+    return render.strength, painted, []
 
 
 def _check_candidates(count: int, parsed: ParsedPrompt, allowed: int) -> None:
     field = "input.num_candidates"
     if count > allowed:
         raise InputInvalid(f"this token may have {allowed} drawn to choose from, not {count}", field=field)
-    if count > 1 and not _is_all_colors(parsed):
+    if count > 1 and not _painted(parsed):
         raise InputInvalid("the best is chosen by its colours, so the prompt must be a mix of palette colours", field=field)
 
 
-def _is_all_colors(parsed: ParsedPrompt) -> bool:
-    return parsed.mix is not None and len(parsed.mix.ordered) == len(parsed.mix.parts)
+def _painted(parsed: ParsedPrompt) -> tuple[tuple[str, float], ...]:
+    return parsed.mix.painted if parsed.mix else ()
 
 
 def _is_seamless(wanted: bool | None, angles: tuple[int, ...]) -> bool:

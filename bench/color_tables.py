@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.color_texture import SEAM_MAX
 from bench.machine import sentence
 from worker.tile_score import REFERENCE
 
@@ -52,10 +53,16 @@ def strength_table(found: Found) -> str:
 
 def seams_table(found: Found) -> str:
     """Seam scores."""
-    names = ("guided", "plain", "not seamless")
-    titles = {"guided": "`seamless`, guided", "plain": "`seamless`, plain", "not seamless": "guided without `seamless`"}
-    rows = [(titles[name], *(found[name][key] for key in ("mean", "min", "max"))) for name in names]
-    return table(["", "seam score, mean", "least", "most"], rows, found, "tiles of each kind, the larger of both directions")
+    kinds = {
+        "`seamless`, guided": found["guided"],
+        "guided, cut in the middle": found["guided"]["middle"],
+        "`seamless`, plain": found["plain"],
+        "plain, cut in the middle": found["plain"]["middle"],
+        "guided without `seamless`": found["not seamless"],
+    }
+    rows = [(title, *(scores[key] for key in ("mean", "min", "max", "over"))) for title, scores in kinds.items()]
+    head = ["", "seam score, mean", "least", "most", f"above {SEAM_MAX}"]
+    return table(head, rows, found, "tiles of each kind, the larger of both directions")
 
 
 def texture_table(found: Found) -> str:

@@ -16,18 +16,24 @@ from worker.painter import Light, paint_tile, smooth_noise
 from worker.tile_score import REFERENCE, seam_score, texture_figures, tile_score
 
 SIZE_PX = 1024
+SEAM_MAX = 1.1
+"""What a seamless tile is held to."""
 
 
 def measure_seams(studio: Studio, count: int) -> Mapping[str, Any]:
-    """Draw `count` seamless tiles, guided and plain, and as many that are not, and return their seam scores."""
+    """Draw `count` seamless tiles, guided and plain, and as many that are not, and return their seam scores.
+
+    Beside each stands the score of the same tile cut in its middle, where no seam can be: what chance alone does.
+    """
     guided = studio.manifest.render.strength
     found: dict[str, Any] = {"count": count}
     for name, strength, seamless in (("guided", guided, True), ("plain", None, True), ("not seamless", guided, False)):
-        scores = [
-            seam_score(studio.draw(mix, HELD_OUT_SEED + number, strength=strength, seamless=seamless))
-            for number, mix in enumerate(studio.mixes(count))
-        ]
-        found[name] = {"mean": round(float(np.mean(scores)), 3), "max": max(scores), "min": min(scores), "scores": scores}
+        edges, middles = [], []
+        for number, mix in enumerate(studio.mixes(count)):
+            tile = studio.draw(mix, HELD_OUT_SEED + number, strength=strength, seamless=seamless)
+            edges.append(seam_score(tile))
+            middles.append(seam_score(np.roll(tile, (SIZE_PX // 2, SIZE_PX // 2), (0, 1))))
+        found[name] = _summary(edges) | {"scores": edges} | ({"middle": _summary(middles)} if seamless else {})
     return found
 
 
@@ -44,6 +50,11 @@ def measure_texture(studio: Studio, count: int) -> Mapping[str, Any]:
         "figures": {name: _spread([found[name] for found in figures]) for name in REFERENCE},
         "scores": {name: {"mean": round(float(np.mean(s)), 3), "min": min(s), "max": max(s)} for name, s in scores.items()},
     }
+
+
+def _summary(scores: list[float]) -> dict[str, float]:
+    over = sum(score > SEAM_MAX for score in scores)
+    return {"mean": round(float(np.mean(scores)), 3), "min": min(scores), "max": max(scores), "over": over}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

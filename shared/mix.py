@@ -52,6 +52,11 @@ class Mix:
         """The palette colours with their shares in percent, in the order written; words without a colour are left out."""
         return tuple((part.color, part.share) for part in self.parts if part.color is not None)
 
+    @property
+    def painted(self) -> tuple[tuple[str, float], ...]:
+        """What a guide is painted of, as (`#RRGGBB`, percent); nothing unless every part is a colour of the palette."""
+        return tuple((color.hex, share) for color, share in self.ordered) if len(self.ordered) == len(self.parts) else ()
+
 
 def format_share(share: float) -> str:
     """Write a share with at most two decimals and no zeros at the end: 50, 12.5, 33.33."""

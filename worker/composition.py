@@ -17,7 +17,7 @@ A colour that was not ordered can still hide behind an ordered one that is nearl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -108,7 +108,7 @@ def measure_composition(
     glare = sums.min(axis=2) > GLARE * side**2
     distances = [np.where(glare, np.float32(FAR), _distance(lab, anchor)) for anchor in _anchors(wanted)]
     face = _faces(lab[..., 0], np.minimum.reduce(distances))
-    means = [_around(distance, face, NEIGHBORHOOD) for distance in distances]
+    means = _around(distances, face, NEIGHBORHOOD)
     means.append(_other(lab, face, _rivals(wanted, rivals)))
     nearest = np.where(face, np.stack(means).argmin(axis=0), -1)
     counts = np.bincount(nearest[face], minlength=len(ordered) + 1) / np.count_nonzero(face)
@@ -163,12 +163,12 @@ def _faces(lightness: Floats, distance: Floats) -> NDArray[np.bool_]:
     return np.asarray(~(find_gaps(lightness, closed(lightness)) & (distance > PLAUSIBLE)))
 
 
-def _around(distance: Floats, face: NDArray[np.bool_], window: int) -> Floats:
-    """Return the mean over the faces in the square `window` around each cell."""
+def _around(distances: Iterable[Floats], face: NDArray[np.bool_], window: int) -> list[Floats]:
+    """Return for each distance its mean over the faces in the square `window` around each cell."""
     weight = face.astype(np.float32)
     # A window around a face holds one; the bound only keeps windows of pure binder from dividing by zero.
     count = np.maximum(_over(weight, window, np.add), np.float32(1))
-    return np.asarray(_over(distance * weight, window, np.add) / count, np.float32)
+    return [np.asarray(_over(distance * weight, window, np.add) / count, np.float32) for distance in distances]
 
 
 def _other(lab: Floats, face: NDArray[np.bool_], rivals: Sequence[Color]) -> Floats:
@@ -179,7 +179,8 @@ def _other(lab: Floats, face: NDArray[np.bool_], rivals: Sequence[Color]) -> Flo
     limit = np.full(face.shape, OTHER, np.float32)
     if rivals:
         some, seen = np.ascontiguousarray(lab[::2, ::2]), face[::2, ::2]
-        near = reduce(np.minimum, (_around(_distance(some, anchor), seen, NEIGHBORHOOD // 2) for anchor in _anchors(rivals)))
+        distances = (_distance(some, anchor) for anchor in _anchors(rivals))
+        near = reduce(np.minimum, _around(distances, seen, NEIGHBORHOOD // 2))
         rival = np.maximum(RIVAL_FLOOR, RIVAL_MARGIN * near).repeat(2, axis=0).repeat(2, axis=1)
         limit = np.minimum(limit, rival[: face.shape[0], : face.shape[1]])
     return limit

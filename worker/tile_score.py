@@ -3,7 +3,7 @@
 A tile is told by six figures of its lightness, on the cells of `worker.composition`: how much of its spectrum is fine,
 whether that favours a direction, how strong and how even the contrast is, how much of the picture is gap, and how far it is
 from the middle of the largest granule to a gap. Each is compared with what painted tiles have (`REFERENCE`). Cracks, lattices,
-plain colour and rooms are far off in at least one of them. `python -m bench.colours texture` measures all this.
+plain colour and rooms are far off in at least one of them. `./granule colours texture` measures all this.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ FREE = 2.0
 
 DECODER_PX = 8
 """A VAE's decoder draws in squares of this side; how much neighbours differ depends on the place in them."""
-BESIDE = 4
+BESIDE = 2
 """How many lines on each side of an edge say how much is going on there."""
+STEP_FLOOR = 3.0
+"""A step of fewer levels is hardly seen; it is added to all, so that differences between those count little."""
 
 
 def tile_score(pixels: NDArray[np.uint8]) -> float:
@@ -73,8 +75,9 @@ def texture_figures(pixels: NDArray[np.uint8]) -> dict[str, float]:
 def seam_score(pixels: NDArray[np.uint8]) -> float:
     """Return how much more the picture changes across its edges, when laid beside itself, than on the lines next to them.
 
-    About 1: no seam; the larger of both directions counts. Each line's change is taken in proportion to what is usual at its
-    place in the decoder's squares, which would otherwise make every edge look like a seam.
+    About 1: no seam; the larger of both directions counts. Changes are averaged as logarithms: a seam changes a whole line a
+    little, while a few granules that happen to end on it change a small part of it a lot. Each line's change is taken in
+    proportion to what is usual at its place in the decoder's squares, which would otherwise make every edge look like a seam.
     """
     levels = pixels.astype(np.float32)
     return round(max(_seam(levels), _seam(levels.swapaxes(0, 1))), 3)
@@ -82,14 +85,15 @@ def seam_score(pixels: NDArray[np.uint8]) -> float:
 
 def _seam(levels: Floats) -> float:
     """Return the score of the edge between the last line and the first."""
-    steps = np.abs(levels - np.roll(levels, 1, axis=0)).mean(axis=(1, 2)).astype(np.float64)
-    inner = steps.copy()
+    steps = np.abs(levels - np.roll(levels, 1, axis=0)).mean(axis=2)
+    change = np.log(steps + np.float32(STEP_FLOOR)).mean(axis=1).astype(np.float64)
+    inner = change.copy()
     inner[0] = np.nan
-    places = np.arange(len(steps)) % DECODER_PX
-    usual = np.array([np.nanmean(inner[places == place]) for place in range(DECODER_PX)]) + 1e-3
-    unusual = (steps + 1e-3) / usual[places]
+    places = np.arange(len(change)) % DECODER_PX
+    usual = np.array([np.nanmean(inner[places == place]) for place in range(DECODER_PX)])
+    unusual = change - usual[places]
     beside = np.concatenate([unusual[1 : 1 + BESIDE], unusual[-BESIDE:]])
-    return float(unusual[0] / beside.mean())
+    return math.exp(unusual[0] - beside.mean())
 
 
 def _spectrum(lightness: Floats) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The model as a Cog predictor: the inputs of the service that Granule replaces, over the same pipeline and prompts.
 
-It draws from the words alone; what else the API offers (guided and seamless tiles, candidates, views) is not here.
+A model whose manifest says so is guided by a painted tile, as in the API; what else that offers is not here.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Predictor(BasePredictor):  # type: ignore[misc]  # cog is installed where 
             negative = parse_negative_prompt(negative_prompt, self._manifest)
         plain = self._manifest.plain_spec(parsed.prompt, new_seed() if seed is None else seed)
         spec = replace(plain, negative_prompt=negative)
+        if self._manifest.render.guidance_mode == "guided" and parsed.mix and parsed.mix.painted:
+            spec = replace(spec, strength=self._manifest.render.strength, painted=parsed.mix.painted)
         rendered = self._pipeline.render(spec, lambda step, steps: None)
         parameters = {"model": self._manifest.slug, "version": self._manifest.version, "prompt": spec.prompt, "seed": spec.seed}
         encoded = encode(

@@ -95,6 +95,13 @@ def test_parts_without_a_colour_are_not_among_the_ordered() -> None:
     assert [(color.code, share) for color, share in parse("50% navy, 50% red").ordered] == [("RED", 50.0)]
 
 
+def test_a_mix_is_painted_whole_or_not_at_all() -> None:
+    red, black = (PALETTE.find(name) for name in ("red", "black"))
+    assert red and black
+    assert parse("60% black, 40% red").painted == ((black.hex, 60.0), (red.hex, 40.0))
+    assert parse("50% navy, 50% red").painted == ()
+
+
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
