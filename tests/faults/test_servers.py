@@ -237,10 +237,10 @@ def test_07_thousands_of_jobs_under_kill_9(tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of 64 MB, where this machine lets us make one."""
-    folder = tmp_path_factory.mktemp("small")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False)
+def small_disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of 16 MB, or as many as the test says, where this machine lets us make one."""
+    folder, options = tmp_path_factory.mktemp("small"), f"size={getattr(request, 'param', 16)}m"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root and Linux")
     yield folder
@@ -252,7 +252,7 @@ def fill(folder: Path) -> Path:
     filler = folder / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
-            file.write(b"x" * 4096)
+            file.write(b"x" * 65_536)
     return filler
 
 
@@ -287,6 +287,7 @@ def test_a_full_disk_under_redis(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("small_disk", [512], indirect=True, ids=["512 MB"])
 def test_a_full_disk_under_the_storage(tmp_path_factory: pytest.TempPathFactory, small_disk: Path, figure: Figure) -> None:
     folder = tmp_path_factory.mktemp("disk")
     (folder / "s3").symlink_to(small_disk)
