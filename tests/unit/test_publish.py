@@ -22,6 +22,7 @@ from worker.publish import Drawn, publish
 from worker.pulse import Pulse
 from worker.spool import Spool
 from worker.station import Station
+from worker.trail import Trail
 
 REFUSALS = 3
 SECONDS_OF_REFUSALS = 0.5 + 1 + 2
@@ -94,5 +95,6 @@ def test_the_limit_is_one_for_all_pictures_of_a_job(station: Station, publish_li
     job = station.store.claim(spec.id, worker="w", delivery_token="1")
     assert job is not None
     best = Best(np.zeros((64, 64, 3), np.uint8), 1.0, {"device": "cpu"}, 1)
-    publish(Drawn(job, best, cast("Any", Silent())), replace(station, publish_limit_s=publish_limit_s))
+    drawn = Drawn(job, best, cast("Any", Silent()), Trail(job, station.tracer))
+    publish(drawn, replace(station, publish_limit_s=publish_limit_s))
     assert station.store.get(spec.id).status is status
