@@ -34,6 +34,7 @@ from api.responses import page
 from api.schemas import OUTPUT_SCHEMA
 from api.tokens import LANES, Scope
 from shared import errors
+from shared.filenames import thumbnail_name
 from shared.jobs import Event, Job, JobSpec, Lane, Output, RenderSpec, Result, Status
 from shared.outbox import DeliveryState
 from shared.wire import Prediction, prediction
@@ -61,6 +62,7 @@ def _prediction() -> Prediction:
         provenance={"model": MODEL, "device": "cpu (AVX2)", "dtype": "float32", "batch_size": 1},
         composition=[{"color": name, "ordered": share, "measured": share} for name, share in mix],
         color_error=0.0,
+        thumbnails=[Output(f"outputs/{job_id}/1/0.thumb.webp", thumbnail_name(FILENAME), "image/webp", 44_702, VERSION_ID)],
     )
     job = Job(
         spec, Status.SUCCEEDED, MADE_MS, 1, fence=1, logs="100%|##########| 20/20 [00:06<00:00,  3.22it/s]\n",

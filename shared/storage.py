@@ -150,6 +150,11 @@ def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     return f"{attempt_prefix(job_id, fence)}{index}.{extension}"
 
 
+def thumbnail_key(job_id: str, fence: int, index: int) -> str:
+    """Name the object of the small version of that picture."""
+    return output_key(job_id, fence, index, "thumb.webp")
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     try:

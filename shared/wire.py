@@ -110,6 +110,7 @@ class Prediction(AskedFor):
     composition: list[dict[str, Any]] | None
     color_error: float | None
     provenance: dict[str, Any] | None
+    thumbnails: list[str]
 
 
 def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Prediction:
@@ -149,6 +150,7 @@ def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Pr
         "composition": result.composition if result else None,
         "color_error": result.color_error if result else None,
         "provenance": result.provenance if result else None,
+        "thumbnails": [file_url(base_url, spec.file_token, file.filename) for file in result.thumbnails] if result else [],
     }
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
-from shared.filenames import variant_name
+from shared.filenames import thumbnail_name, variant_name
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
 from shared.metrics import COMPOSITION_ERROR, JOB_PHASE
-from shared.storage import attempt_prefix, output_key
+from shared.storage import attempt_prefix, output_key, thumbnail_key
 from worker.appraisal import appraise
 from worker.candidates import Best
-from worker.images import encode
+from worker.images import Encoded, encode, encode_small
 from worker.pictures import pictures_of
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Settled, Step
@@ -124,8 +124,10 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     if appraisal.color_error is not None:
         COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
     pictures = pictures_of(best.pixels, job.spec.render, appraisal)
+    stored = [_store(drawn, index, variant, pixels, station) for index, (variant, pixels) in enumerate(pictures)]
     return Result(
-        outputs=[_store(drawn, index, variant, pixels, station) for index, (variant, pixels) in enumerate(pictures)],
+        outputs=[output for output, _ in stored],
+        thumbnails=[thumbnail for _, thumbnail in stored],
         predict_time_s=best.duration_s,
         provenance=best.provenance,
         composition=appraisal.parts,
@@ -136,8 +138,11 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     )
 
 
-def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station) -> Output:
-    """Encode and upload one picture of a job. `variant` tells it from the others in its name. Raises as `_upload`."""
+def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station) -> tuple[Output, Output]:
+    """Encode and upload one picture of a job and its small version. `variant` tells it from the job's others in its name.
+
+    Raises as `_upload`.
+    """
     job, spec = drawn.job, drawn.job.spec
     encoded = encode(
         pixels,
@@ -145,18 +150,30 @@ def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], st
         output_quality=spec.render.output_quality,
         parameters=asdict(spec.render) | {"model": spec.model, "version": spec.version, "job": job.id},
     )
-    key = output_key(job.id, job.fence, index, encoded.extension)
+    small, filename = encode_small(pixels), variant_name(spec.filename, variant)
+    key, small_key = output_key(job.id, job.fence, index, encoded.extension), thumbnail_key(job.id, job.fence, index)
+    return (
+        _put(drawn, Output(key, filename, *_identity(encoded), variant), encoded.data, station),
+        _put(drawn, Output(small_key, thumbnail_name(filename), *_identity(small), variant), small.data, station),
+    )
+
+
+def _identity(encoded: Encoded) -> tuple[str, int, str]:
+    return encoded.content_type, len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
+
+
+def _put(drawn: Drawn, output: Output, data: bytes, station: Station) -> Output:
+    """Upload one file of a job, and return what the record will say about it. Raises as `_upload`."""
+    spec = drawn.job.spec
     metadata = {"model": spec.model, "seed": str(spec.render.seed), "prompt": spec.render.prompt}
 
     def put() -> None:
         with suppress(StoreUnavailable):
             drawn.progress.report()
-        station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
+        station.storage.put(output.key, data, content_type=output.content_type, metadata=metadata)
 
-    _try_for_long(put, job, station)
-    digest = hashlib.sha256(encoded.data).hexdigest()
-    filename = variant_name(spec.filename, variant)
-    return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)
+    _try_for_long(put, drawn.job, station)
+    return output
 
 
 def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from PIL import Image
 
 from shared.job_store import JobStore, connect_store
 from shared.jobs import Job, Lane, RenderSpec, Status
@@ -73,7 +75,10 @@ def test_a_job_goes_the_whole_way(processes: Processes, store: JobStore, celery:
     assert job.status is Status.SUCCEEDED and job.result is not None
     [output] = job.result.outputs
     assert storage.head(output.key).size_bytes == output.size_bytes
-    assert storage.keys(f"outputs/{job.id}/") == [output.key]
+    [thumbnail] = job.result.thumbnails
+    assert storage.keys(f"outputs/{job.id}/") == [output.key, thumbnail.key]
+    with Image.open(io.BytesIO(b"".join(storage.open(thumbnail.key).chunks()))) as small:
+        assert (small.format, small.size, thumbnail.content_type) == ("WEBP", (64, 64), "image/webp")
     assert job.step == 5
     lines = job.logs.splitlines()
     assert lines[0] == "Using seed: 42" and lines[-1].startswith("100%|")
@@ -90,7 +95,9 @@ def test_an_order_for_several_pictures_gets_them_all_with_names_of_their_own(
     job = ended(store, job_id)
     assert job.status is Status.SUCCEEDED and job.result is not None
     assert [output.filename for output in job.result.outputs] == ["tile.jpg", "tile_45deg.jpg", "tile_legend.jpg"]
-    assert sorted(storage.keys(f"outputs/{job.id}/")) == sorted(output.key for output in job.result.outputs)
+    names = [thumbnail.filename for thumbnail in job.result.thumbnails]
+    assert names == ["tile_thumb.webp", "tile_45deg_thumb.webp", "tile_legend_thumb.webp"]
+    assert sorted(storage.keys(f"outputs/{job.id}/")) == sorted(file.key for file in job.result.files)
     assert (job.result.candidates, job.step) == (2, 10)
     assert job.result.tile_score == 0 and job.result.seam_score is not None
     assert "Candidate 2 of 2, seed 43" in job.logs and "Kept seed" in job.logs
@@ -110,7 +117,7 @@ def test_a_killed_worker_costs_its_job_one_attempt_and_the_next_worker_ends_it(
     recovered_s = wait_until(lambda: store.get(job_id).worker not in (holder, None), timeout_s=20)
     job = ended(store, job_id)
     assert (job.status, job.crashes, job.fence) == (Status.SUCCEEDED, 1, 2)
-    assert len(storage.keys(f"outputs/{job_id}/")) == 1
+    assert job.result is not None and storage.keys(f"outputs/{job_id}/") == [file.key for file in job.result.files]
     # Before the lease (3 s) could have run out: it was the guardian that gave the job back.
     assert recovered_s < 3
 

@@ -3,7 +3,7 @@
 import { h, fill, iconButton, button } from "./dom.js";
 import { moment, percent, t } from "./i18n.js";
 import { drawSketch } from "./sketch.js";
-import { grade, nameOf, outlookOf, partsOf, picturesOf, standingOf } from "./tile.js";
+import { grade, nameOf, outlookOf, partsOf, picturesOf, smallPicturesOf, standingOf } from "./tile.js";
 import { hasEnded } from "./watch.js";
 
 export class Card {
@@ -93,7 +93,7 @@ export class Card {
   }
 
   showPicture(standing) {
-    const [address] = picturesOf(this.prediction);
+    const [address] = smallPicturesOf(this.prediction);
     if (standing !== "succeeded" || !address) {
       fill(this.picture, this.sketch());
       return;
@@ -106,7 +106,11 @@ export class Card {
         .catch(() => {})
         .then(() => image.classList.remove("arriving")),
     );
-    image.addEventListener("error", () => this.element.classList.add("broken"));
+    const [picture] = picturesOf(this.prediction);
+    image.addEventListener("error", () => {
+      if (image.getAttribute("src") === picture) this.element.classList.add("broken");
+      else image.src = picture;
+    });
     image.src = address;
     if (this.picture.childElementCount) this.picture.append(image);
     else fill(this.picture, this.wash(), image);

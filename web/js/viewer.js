@@ -5,7 +5,7 @@ import { h, fill, icon, iconButton, button } from "./dom.js";
 import { t } from "./i18n.js";
 import { drawSketch } from "./sketch.js";
 import { Stage } from "./stage.js";
-import { nameOf, partsOf, picturesOf } from "./tile.js";
+import { nameOf, partsOf, picturesOf, smallPicturesOf } from "./tile.js";
 import { hasEnded } from "./watch.js";
 
 export class Viewer {
@@ -102,6 +102,7 @@ export class Viewer {
 
   showStrip(pictures, name) {
     this.strip.hidden = pictures.length < 2;
+    const small = smallPicturesOf(this.prediction);
     fill(
       this.strip,
       pictures.map((address, at) =>
@@ -121,7 +122,7 @@ export class Viewer {
               },
             },
           },
-          h("img", { src: address, alt: "" }),
+          h("img", { src: small[at], alt: "" }),
         ),
       ),
     );
