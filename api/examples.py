@@ -201,6 +201,7 @@ NO_DELIVERY = errors.NotFound("no delivery '4fzyqxkdtvnq3m6wbj2hcu5rea.7'", fiel
 NOT_DEAD = errors.InputInvalid("only a prediction whose workers died over it can be queued again", field="prediction_id")
 NO_FILE = errors.NotFound("no such file", field="token")
 NO_STREAM = errors.NotFound("no such stream", field="token")
+NO_PREVIEW = errors.NotFound("no such preview", field="token")
 NO_SECRET = errors.NotFound("this server sends no webhooks: its operator has set no signing secret")
 NO_MODEL = errors.ModelUnknown("this server has no model nobody/nothing")
 NO_DEPLOYMENT = errors.NotFound("no deployment nobody/nothing: deployments are called as their models", field="name")

@@ -109,6 +109,7 @@ OPERATIONS: dict[str, Operation] = {
         headers=("Last-Event-ID",),
         public=True,
     ),
+    "preview.get_preview": Operation({200: "image/webp", 204: None}, (examples.NO_PREVIEW, examples.NO_REDIS), public=True),
     "health.healthz": Operation({200: "Health"}, public=True),
     "health.readyz": Operation({200: "Readiness", 503: "Readiness"}, public=True),
     "openapi.get_openapi": Operation({200: "{}"}, public=True),

@@ -9,7 +9,21 @@ from threading import BoundedSemaphore, Semaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import colors, dead_letters, deliveries, docs, files, health, models, openapi, overview, predictions, stream, studio
+from api import (
+    colors,
+    dead_letters,
+    deliveries,
+    docs,
+    files,
+    health,
+    models,
+    openapi,
+    overview,
+    predictions,
+    preview,
+    stream,
+    studio,
+)
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
@@ -24,6 +38,7 @@ from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
 from shared.outbox import Outbox, connect_outbox
+from shared.previews import Previews, connect_previews
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
@@ -48,6 +63,7 @@ def create_app(
     workers: WorkerRegistry | None = None,
     limits: OrderLimits | None = None,
     outbox: Outbox | None = None,
+    previews: Previews | None = None,
 ) -> Flask:
     """Build the WSGI application. Parts that are not given are built as the settings say.
 
@@ -74,6 +90,7 @@ def create_app(
         store=store or connect_store(settings, redis),
         floor=connect_floor(settings, redis),
         outbox=outbox or connect_outbox(settings, redis),
+        previews=previews or connect_previews(settings, redis),
         enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
         storage=storage,
         catalog=catalog,
@@ -105,6 +122,7 @@ def _mount(app: Flask) -> None:
         _mount_at(app, overview.blueprint, f"{base}/overview")
         _mount_at(app, files.blueprint, f"{base}/files")
         _mount_at(app, stream.blueprint, f"{base}/streams")
+        _mount_at(app, preview.blueprint, f"{base}/previews")
         _mount_at(app, dead_letters.blueprint, f"{base}/dead-letters")
     _mount_at(app, health.blueprint, "")
     _mount_at(app, openapi.blueprint, "")

@@ -159,6 +159,11 @@ class JobSpec:
         """What two orders share that ask for the very same picture: a digest of the model version and the render."""
         return _digest([self.model, self.version, asdict(self.render)])
 
+    @property
+    def wants_preview(self) -> bool:
+        """Whether rough pictures are shown while it is drawn. The input says so, and no field: it changes no pixel."""
+        return self.input.get("preview") is True and bool(self.stream_token)
+
     def to_json(self) -> str:
         """Serialise for the record. Fields at their default are left out: a version that has no such field reads it, too."""
         return _compact(_beyond_defaults(self) | {"render": _beyond_defaults(self.render)})

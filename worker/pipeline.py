@@ -28,6 +28,7 @@ from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
 from worker.compiling import pays, uncompiled
 from worker.guided import encode_pixels, paint_guide
+from worker.latent_preview import LatentPreview
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder
 from worker.seamless import circular_padding
@@ -62,6 +63,7 @@ class Pipeline:
         self._img2img.set_progress_bar_config(disable=True)
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
+        self._preview = LatentPreview(model.pipeline.vae, manifest.colors.colors)
         self._provenance = _describe(model, manifest)
         self._is_lean = False
 
@@ -97,6 +99,13 @@ class Pipeline:
         # Out here, where the error with all the tensors of its frames is gone.
         with self._lean():
             return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+
+    def preview(self) -> NDArray[np.uint8]:
+        """Return a rough picture of what is being drawn: sRGB, height / 8 x width / 8 x 3. To be called from `on_step` only.
+
+        It is of what the sampler expects to come out in the end, so it has no noise. It waits for the device.
+        """
+        return self._preview.pixels(self._sdxl.scheduler.model_outputs[-1][0])
 
     def _show_memory(self) -> None:
         if self._device.type != "cuda":

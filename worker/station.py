@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shared.job_store import JobStore
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
+from shared.previews import Previews
 from shared.storage import Storage
 from worker.duty import DutyMeter
 from worker.pulse import Pulse
@@ -37,6 +38,9 @@ class Pipeline(Protocol):
     def provenance(self) -> dict[str, Any]:
         """Everything that can change a pixel, as it was for the last picture."""
 
+    def preview(self) -> NDArray[np.uint8]:
+        """Return a rough picture of what is being drawn (uint8, height x width x 3, sRGB), to be asked for in `on_step`."""
+
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Rendered:
         """Draw one picture. Raises RenderFailed."""
 
@@ -52,6 +56,7 @@ class Station:
     name: str
     manifest: Manifest
     store: JobStore
+    previews: Previews
     storage: Storage
     pipeline: Pipeline
     pulse: Pulse
