@@ -152,11 +152,12 @@ OVERVIEW: Overview = {
         {
             "name": "host-1-a1b2c3",
             "model": MODEL,
-            "device": "cpu",
+            "device": "NVIDIA H200",
             "state": "idle",
             "prediction": None,
             "silence_s": 1.4,
             "duty": 0.97,
+            "memory": {"free_bytes": 131_000_000_000, "total_bytes": 150_000_000_000, "peak_bytes": 12_400_000_000},
         }
     ],
     "models": [],
@@ -188,6 +189,7 @@ EXAMPLES: dict[str, Any] = {
     "Version": VERSION,
     "VersionPage": page([VERSION]),
     "WebhookSecret": SECRET,
+    "WorkerState": {**OVERVIEW["workers"][0], "state": "drained"},
 }
 """One instance of each type that a request or an answer has, by the name of its class."""
 
@@ -201,6 +203,7 @@ NO_DELIVERY = errors.NotFound("no delivery '4fzyqxkdtvnq3m6wbj2hcu5rea.7'", fiel
 NOT_DEAD = errors.InputInvalid("only a prediction whose workers died over it can be queued again", field="prediction_id")
 NO_FILE = errors.NotFound("no such file", field="token")
 NO_STREAM = errors.NotFound("no such stream", field="token")
+NO_WORKER = errors.NotFound("no worker 'host-1-a1b2c3' shows itself", field="worker")
 NO_PREVIEW = errors.NotFound("no such preview", field="token")
 NO_SECRET = errors.NotFound("this server sends no webhooks: its operator has set no signing secret")
 NO_MODEL = errors.ModelUnknown("this server has no model nobody/nothing")

@@ -82,6 +82,8 @@ OPERATIONS: dict[str, Operation] = {
     "dead_letters.list_dead_letters": Operation({200: "DeadLetters"}, (examples.NO_REDIS,)),
     "dead_letters.redeliver_dead": Operation({200: "Redelivered"}, (examples.NO_REDIS,)),
     "dead_letters.requeue_prediction": Operation({200: "Prediction"}, (*OF_ONE, examples.REMOVED, examples.NOT_DEAD)),
+    "workers.drain_worker": Operation({200: "WorkerState"}, (examples.NO_WORKER, examples.NO_REDIS)),
+    "workers.resume_worker": Operation({200: "WorkerState"}, (examples.NO_WORKER, examples.NO_REDIS)),
     "models.list_models": Operation({200: "ModelPage"}, (examples.NO_REDIS,)),
     "models.get_model": Operation({200: "Model"}, (examples.NO_MODEL, examples.NO_REDIS)),
     "models.create_model_prediction": _create(examples.NO_MODEL),
@@ -128,6 +130,7 @@ MOMENT = {"type": "string", "format": "date-time"}
 PARAMETERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "prediction_id": ({"type": "string", "pattern": f"^{JOB_ID.pattern}$"}, "The prediction's id.", None),
     "delivery_number": ({"type": "string", "pattern": "^[0-9]{1,9}$"}, "Which of the prediction's messages, from 1.", "1"),
+    "worker": (TEXT, "The worker's name, as the overview has it.", "host-1-a1b2c3"),
     "owner": (TEXT, "First part of the model's name.", "granule"),
     "name": (TEXT, "Second part of the model's name.", "rubber-tile-mini"),
     "version": (TEXT, "Version id of 64 hexadecimal digits.", examples.VERSION_ID),

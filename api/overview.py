@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from flask import Blueprint, Response, g
 
 from api.context import authenticate, context
-from api.resources import ModelHour, Overview, QueueLine, RunningJob, Spread, WaitingJob, WorkerState
+from api.resources import ModelHour, Overview, QueueLine, RunningJob, Spread, WaitingJob
 from api.responses import json_response
 from api.tokens import Scope
+from api.workers import describe_worker
 from shared.floor import Ended, Line, Running
 from shared.jobs import Status
-from shared.worker_registry import WorkerInfo
+from shared.worker_registry import Standing
 
 HOUR_S = 3600
 MINUTES = 60
@@ -35,19 +36,19 @@ def get_overview() -> Response:
     models = [manifest.slug for manifest in parts.catalog.models]
     now_ms = parts.floor.clock_ms()
     running = parts.floor.running(models)
-    alive = parts.workers.alive()
+    everybody = parts.workers.everybody()
     ended = parts.floor.ended(now_ms - HOUR_S * 1000)
     failures = Counter(job.error_code or "unknown" for job in ended if job.status is Status.FAILED)
     body: Overview = {
         "queues": [_line(line, now_ms) for line in parts.floor.lines(models)],
         "running": [_running(job, now_ms) for job in running],
-        "workers": [_worker(worker, running) for worker in alive],
+        "workers": [describe_worker(worker, running) for worker in everybody],
         "models": [
             _hour(
                 model,
                 [job for job in ended if job.model == model],
                 [job for job in running if job.model == model],
-                sum(worker.model == model for worker in alive),
+                sum(worker.model == model and worker.standing is Standing.READY for worker in everybody),
                 now_ms,
             )
             for model in models
@@ -83,19 +84,6 @@ def _running(job: Running, now_ms: int) -> RunningJob:
         "step": job.step,
         "steps": job.steps,
         "running_s": _seconds(now_ms - job.started_ms),
-    }
-
-
-def _worker(worker: WorkerInfo, running: Sequence[Running]) -> WorkerState:
-    held = next((job.id for job in running if job.worker == worker.name), None)
-    return {
-        "name": worker.name,
-        "model": worker.model,
-        "device": worker.device,
-        "state": "idle" if held is None else "busy",
-        "prediction": held,
-        "silence_s": round(worker.silence_s, 1),
-        "duty": None if worker.duty is None else round(worker.duty, 3),
     }
 
 

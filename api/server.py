@@ -23,6 +23,7 @@ from api import (
     preview,
     stream,
     studio,
+    workers,
 )
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
@@ -120,6 +121,7 @@ def _mount(app: Flask) -> None:
         _mount_at(app, models.blueprint, base)
         _mount_at(app, colors.blueprint, f"{base}/models")
         _mount_at(app, overview.blueprint, f"{base}/overview")
+        _mount_at(app, workers.blueprint, f"{base}/workers")
         _mount_at(app, files.blueprint, f"{base}/files")
         _mount_at(app, stream.blueprint, f"{base}/streams")
         _mount_at(app, preview.blueprint, f"{base}/previews")

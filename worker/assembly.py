@@ -98,6 +98,7 @@ class Assembly:
             else:
                 self._store.announce_weights(self._settings.model, self.station.pipeline.provenance)
                 self.station.pulse.send(Ready(device=str(self.station.pipeline.provenance["device"])))
+                self.station.tell_memory()
         except GranuleError as error:
             log.critical("this worker cannot work: %s", error)
             sys.exit(os.EX_TEMPFAIL if error.retryable else os.EX_CONFIG)

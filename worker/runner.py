@@ -136,6 +136,7 @@ def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
+            station.tell_memory()
         return Drawn(job, best, progress)
     except CancelRequested:
         progress.close()

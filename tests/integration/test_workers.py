@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from celery import Celery
 from PIL import Image
@@ -18,7 +19,7 @@ from shared.queue import enqueue_render, make_celery, message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
-from shared.worker_registry import WorkerRegistry, connect_workers
+from shared.worker_registry import Standing, WorkerRegistry, connect_workers
 from tests.contracts.jobs import MODEL, new_spec
 from tests.integration.conftest import S3Location
 from tests.integration.processes import Processes, wait_until
@@ -228,6 +229,31 @@ def test_a_worker_stopped_in_a_long_job_hands_it_back_uncharged(processes: Proce
     assert (job.status, job.fence, job.crashes) == (Status.QUEUED, 1, 0)
     processes.guardian()
     assert ended(store, job_id).fence == 2
+
+
+def test_a_drained_worker_ends_its_job_and_takes_the_next_when_it_is_resumed(
+    processes: Processes, store: JobStore, celery: Celery, workers: WorkerRegistry
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.4"
+    processes.courier()
+    guardian = processes.guardian()
+    held = submit(store, celery)
+    wait_until(lambda: store.get(held).step >= 1)
+    waiting = [submit(store, celery) for _ in range(3)]
+    name = store.get(held).worker
+    assert name is not None
+    workers.drain(name)
+    assert [info.standing for info in workers.everybody()] == [Standing.DRAINING]
+    wait_until(lambda: [info.standing for info in workers.everybody()] == [Standing.DRAINED])
+    assert workers.alive() == [] and psutil.Process(guardian.pid).children() == []
+    # What it held when it heard of it is done, and nothing that waited is lost or charged.
+    assert (store.get(held).status, store.get(held).crashes) == (Status.SUCCEEDED, 0)
+    left = [job_id for job_id in waiting if not store.get(job_id).status.is_terminal]
+    assert left and {store.get(job_id).status for job_id in left} == {Status.QUEUED}
+    workers.resume(name)
+    ends = [ended(store, job_id) for job_id in waiting]
+    assert {(job.status, job.fence, job.crashes) for job in ends} == {(Status.SUCCEEDED, 1, 0)}
+    assert [info.name for info in workers.alive()] == [name]
 
 
 def test_a_worker_shows_itself_only_while_it_is_there(processes: Processes, workers: WorkerRegistry) -> None:

@@ -23,6 +23,7 @@ from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
+from worker.pulse import Memory
 
 STEPS = 5
 STEP_S = re.compile(r"([0-9.]+) s a step")
@@ -42,6 +43,10 @@ class StandInPipeline:
     @property
     def provenance(self) -> dict[str, Any]:
         return {"device": "stand-in"}
+
+    @property
+    def memory(self) -> Memory | None:
+        return None
 
     def preview(self) -> NDArray[np.uint8]:
         if "no preview" in self.prompt:
