@@ -162,6 +162,7 @@ OVERVIEW: Overview = {
     ],
     "models": [],
     "per_minute": [0] * 60,
+    "totals": [{"p50_s": 2.1, "p95_s": 3.4}] * 12,
     "failures": [{"code": "worker_lost", "count": 1}],
     "deliveries_pending": 0,
     "deliveries_dead": 1,

@@ -293,8 +293,9 @@ class FailureCount(TypedDict):
 
 
 class Overview(TypedDict):
-    """Everything at a glance. `per_minute` counts what ended in each of the last 60 minutes, the earliest first; the figures
-    of `models` and `failures` are of the latest 2000 predictions where the hour had more.
+    """Everything at a glance. `per_minute` counts what ended in each of the last 60 minutes, the earliest first; `totals` are
+    the times from order to picture in each five of them. The figures of `totals`, `models` and `failures` are of the latest
+    2000 predictions where the hour had more.
     """
 
     queues: list[QueueLine]
@@ -302,6 +303,7 @@ class Overview(TypedDict):
     workers: list[WorkerState]
     models: list[ModelHour]
     per_minute: list[int]
+    totals: list[Spread]
     failures: list[FailureCount]
     deliveries_pending: int
     deliveries_dead: int

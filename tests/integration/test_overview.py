@@ -67,6 +67,7 @@ def test_nothing_at_all_is_shown_as_such(client: FlaskClient) -> None:
     body = read(client)
     assert body["running"] == body["workers"] == body["failures"] == []
     assert body["per_minute"] == [0] * 60
+    assert body["totals"] == [{"p50_s": None, "p95_s": None}] * 12
     assert {line["waiting"] for line in body["queues"]} == {0}  # type: ignore[attr-defined]
 
 
@@ -96,6 +97,8 @@ def test_lines_workers_and_the_last_hour_are_those_of_the_records(client: FlaskC
     assert 0 <= hour["draw"]["p50_s"] <= hour["total"]["p95_s"] < 60 and 0 <= hour["busy"] <= 1
     assert body["failures"] == [{"code": "out_of_memory", "count": 1}]
     assert sum(body["per_minute"]) == 3  # type: ignore[call-overload]
+    assert body["totals"][-1] == hour["total"]  # type: ignore[index]
+    assert body["totals"][:-1] == [{"p50_s": None, "p95_s": None}] * 11  # type: ignore[index]
 
 
 def test_a_worker_is_drained_and_resumed(client: FlaskClient, store: JobStore, redis: Redis) -> None:

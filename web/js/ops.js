@@ -5,7 +5,7 @@ import { Chrome } from "./chrome.js";
 import { h, fill, button } from "./dom.js";
 import { alsoSpeak, complaint, duration, moment, number, percent, t } from "./i18n.js";
 import { deadLetters } from "./dead-letters.js";
-import { columns } from "./plots.js";
+import { columns, spreads } from "./plots.js";
 import { nothing, table, tileLink } from "./tables.js";
 
 const REFRESH_MS = 3000;
@@ -34,7 +34,7 @@ class Ops {
     this.api = this.chrome.api;
     this.main = document.querySelector("main");
     this.parts = Object.fromEntries(
-      ["tiles", "minutes", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [
+      ["tiles", "minutes", "times", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [
         name,
         h("div", { class: `part ${name}` }),
       ]),
@@ -68,6 +68,7 @@ class Ops {
         "div",
         { class: "panels" },
         section("minutes", "ops.minutes"),
+        section("times", "ops.times"),
         section("workers", "ops.workers"),
         section("queues", "ops.queues"),
         section("running", "ops.jobs"),
@@ -121,6 +122,7 @@ class Ops {
         ),
       ),
     );
+    fill(this.parts.times, spreads(overview.totals, t("ops.timesLabel")));
     this.showWorkers(overview.workers);
     this.showQueues(overview.queues);
     this.showJobs(overview);

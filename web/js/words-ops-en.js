@@ -6,6 +6,8 @@ export default {
   "ops.minutes": "Finished a minute, last hour",
   "ops.minutesLabel": (n) => `${n} ended in the last hour; a column a minute.`,
   "ops.minutesAgo": (n) => `${n} min ago`,
+  "ops.times": "From order to picture, last hour",
+  "ops.timesLabel": "For each five minutes of the last hour: the time that half of the tiles took, and the one that 95 in 100 did.",
   "ops.now": "now",
   "ops.workers": "Workers",
   "ops.queues": "Queues by model and lane",
