@@ -238,20 +238,20 @@ def test_a_drained_worker_ends_its_job_and_takes_the_next_when_it_is_resumed(
     processes.courier()
     guardian = processes.guardian()
     held = submit(store, celery)
-    wait_until(lambda: store.get(held).step >= 1)
+    wait_until(lambda: store.get(held).step >= 1, timeout_s=120)
     waiting = [submit(store, celery) for _ in range(3)]
     name = store.get(held).worker
     assert name is not None
     workers.drain(name)
     assert [info.standing for info in workers.everybody()] == [Standing.DRAINING]
-    wait_until(lambda: [info.standing for info in workers.everybody()] == [Standing.DRAINED])
+    wait_until(lambda: [info.standing for info in workers.everybody()] == [Standing.DRAINED], timeout_s=120)
     assert workers.alive() == [] and psutil.Process(guardian.pid).children() == []
     # What it held when it heard of it is done, and nothing that waited is lost or charged.
     assert (store.get(held).status, store.get(held).crashes) == (Status.SUCCEEDED, 0)
     left = [job_id for job_id in waiting if not store.get(job_id).status.is_terminal]
     assert left and {store.get(job_id).status for job_id in left} == {Status.QUEUED}
     workers.resume(name)
-    ends = [ended(store, job_id) for job_id in waiting]
+    ends = [ended(store, job_id, timeout_s=120) for job_id in waiting]
     assert {(job.status, job.fence, job.crashes) for job in ends} == {(Status.SUCCEEDED, 1, 0)}
     assert [info.name for info in workers.alive()] == [name]
 
