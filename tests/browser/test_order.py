@@ -37,7 +37,7 @@ def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) ->
     order(page)
     card = page.locator(".card").first
     expect(card).to_have_attribute("data-standing", "succeeded")
-    picture = card.locator("img:not(.arriving)")
+    picture = card.locator(".card-picture > img:not(.arriving)")
     expect(picture).to_be_visible()
     expect(picture).to_have_attribute("src", re.compile(r"_thumb\.webp$"))
     assert sum(weights) + len(page.request.get(visitor.url).body()) < PAGE_MAX_BYTES
@@ -55,7 +55,7 @@ def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) ->
 
 def test_what_a_tile_is_about_to_become_is_shown_while_it_is_drawn(visitor: Visitor) -> None:
     page = visitor.open()
-    write_mix(page, "100% lilac, 2 s a step")
+    write_mix(page, "100% lilac, 6 s a step")
     order(page)
     card = page.locator(".card").first
     expect(card).to_have_attribute("data-standing", "processing")
