@@ -17,4 +17,10 @@ export class Preview {
     });
     image.src = address;
   }
+
+  /** Show nothing any more. */
+  end() {
+    this.address = null;
+    fill(this.element);
+  }
 }

@@ -73,7 +73,8 @@ export class Viewer {
       this.stage.show(pictures[this.picture] ?? null, name, [this.sketch(prediction, palette), this.preview.element]);
       this.showStrip(pictures, name);
     }
-    this.preview.show(previewOf(prediction));
+    if (hasEnded(prediction)) this.preview.end();
+    else this.preview.show(previewOf(prediction));
     this.tools.hidden = !pictures.length;
     this.previous.disabled = !this.actions.neighbour(prediction, -1);
     this.next.disabled = !this.actions.neighbour(prediction, 1);
