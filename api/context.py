@@ -21,6 +21,7 @@ from shared.job_store import JobStore
 from shared.jobs import Lane
 from shared.manifest import Catalog
 from shared.outbox import Outbox
+from shared.previews import Previews
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.tracing import Tracer
@@ -49,6 +50,7 @@ class Context:
     store: JobStore
     floor: Floor
     outbox: Outbox
+    previews: Previews
     enqueue: Enqueue
     storage: Storage
     catalog: Catalog

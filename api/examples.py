@@ -34,6 +34,7 @@ from api.responses import page
 from api.schemas import OUTPUT_SCHEMA
 from api.tokens import LANES, Scope
 from shared import errors
+from shared.filenames import thumbnail_name
 from shared.jobs import Event, Job, JobSpec, Lane, Output, RenderSpec, Result, Status
 from shared.outbox import DeliveryState
 from shared.wire import Prediction, prediction
@@ -61,6 +62,7 @@ def _prediction() -> Prediction:
         provenance={"model": MODEL, "device": "cpu (AVX2)", "dtype": "float32", "batch_size": 1},
         composition=[{"color": name, "ordered": share, "measured": share} for name, share in mix],
         color_error=0.0,
+        thumbnails=[Output(f"outputs/{job_id}/1/0.thumb.webp", thumbnail_name(FILENAME), "image/webp", 44_702, VERSION_ID)],
     )
     job = Job(
         spec, Status.SUCCEEDED, MADE_MS, 1, fence=1, logs="100%|##########| 20/20 [00:06<00:00,  3.22it/s]\n",
@@ -150,15 +152,17 @@ OVERVIEW: Overview = {
         {
             "name": "host-1-a1b2c3",
             "model": MODEL,
-            "device": "cpu",
+            "device": "NVIDIA H200",
             "state": "idle",
             "prediction": None,
             "silence_s": 1.4,
             "duty": 0.97,
+            "memory": {"free_bytes": 131_000_000_000, "total_bytes": 150_000_000_000, "peak_bytes": 12_400_000_000},
         }
     ],
     "models": [],
     "per_minute": [0] * 60,
+    "totals": [{"p50_s": 2.1, "p95_s": 3.4}] * 12,
     "failures": [{"code": "worker_lost", "count": 1}],
     "deliveries_pending": 0,
     "deliveries_dead": 1,
@@ -186,6 +190,7 @@ EXAMPLES: dict[str, Any] = {
     "Version": VERSION,
     "VersionPage": page([VERSION]),
     "WebhookSecret": SECRET,
+    "WorkerState": {**OVERVIEW["workers"][0], "state": "drained"},
 }
 """One instance of each type that a request or an answer has, by the name of its class."""
 
@@ -199,6 +204,8 @@ NO_DELIVERY = errors.NotFound("no delivery '4fzyqxkdtvnq3m6wbj2hcu5rea.7'", fiel
 NOT_DEAD = errors.InputInvalid("only a prediction whose workers died over it can be queued again", field="prediction_id")
 NO_FILE = errors.NotFound("no such file", field="token")
 NO_STREAM = errors.NotFound("no such stream", field="token")
+NO_WORKER = errors.NotFound("no worker 'host-1-a1b2c3' shows itself", field="worker")
+NO_PREVIEW = errors.NotFound("no such preview", field="token")
 NO_SECRET = errors.NotFound("this server sends no webhooks: its operator has set no signing secret")
 NO_MODEL = errors.ModelUnknown("this server has no model nobody/nothing")
 NO_DEPLOYMENT = errors.NotFound("no deployment nobody/nothing: deployments are called as their models", field="name")

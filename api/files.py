@@ -71,9 +71,9 @@ def _find(token: str, filename: str) -> Output:
     job = context().store.by_file_token(token)
     if job.data_removed:
         raise Gone("this picture was removed")
-    for output in job.result.outputs if job.result else []:
-        if output.filename == filename:
-            return output
+    for file in job.result.files if job.result else []:
+        if file.filename == filename:
+            return file
     raise NotFound("no such file", field="token")
 
 

@@ -45,6 +45,7 @@ TYPES: dict[str, Any] = {
         resources.Redelivered,
         resources.VersionPage,
         resources.WebhookSecret,
+        resources.WorkerState,
     )
 }
 """What requests and answers are made of; the types inside these come with them. A schema has the name of its class."""

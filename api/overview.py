@@ -8,15 +8,18 @@ from collections.abc import Iterable, Sequence
 from flask import Blueprint, Response, g
 
 from api.context import authenticate, context
-from api.resources import ModelHour, Overview, QueueLine, RunningJob, Spread, WaitingJob, WorkerState
+from api.resources import ModelHour, Overview, QueueLine, RunningJob, Spread, WaitingJob
 from api.responses import json_response
 from api.tokens import Scope
+from api.workers import describe_worker
 from shared.floor import Ended, Line, Running
 from shared.jobs import Status
-from shared.worker_registry import WorkerInfo
+from shared.worker_registry import Standing
 
 HOUR_S = 3600
 MINUTES = 60
+SPANS = 12
+"""Parts of the hour whose times are told apart: five minutes each."""
 
 blueprint = Blueprint("overview", __name__)
 
@@ -35,24 +38,25 @@ def get_overview() -> Response:
     models = [manifest.slug for manifest in parts.catalog.models]
     now_ms = parts.floor.clock_ms()
     running = parts.floor.running(models)
-    alive = parts.workers.alive()
+    everybody = parts.workers.everybody()
     ended = parts.floor.ended(now_ms - HOUR_S * 1000)
     failures = Counter(job.error_code or "unknown" for job in ended if job.status is Status.FAILED)
     body: Overview = {
         "queues": [_line(line, now_ms) for line in parts.floor.lines(models)],
         "running": [_running(job, now_ms) for job in running],
-        "workers": [_worker(worker, running) for worker in alive],
+        "workers": [describe_worker(worker, running) for worker in everybody],
         "models": [
             _hour(
                 model,
                 [job for job in ended if job.model == model],
                 [job for job in running if job.model == model],
-                sum(worker.model == model for worker in alive),
+                sum(worker.model == model and worker.standing is Standing.READY for worker in everybody),
                 now_ms,
             )
             for model in models
         ],
         "per_minute": parts.floor.ended_per_minute(now_ms, MINUTES),
+        "totals": [_spread(totals) for totals in _by_span(ended, now_ms)],
         "failures": [{"code": code, "count": count} for code, count in failures.most_common()],
         "deliveries_pending": parts.floor.deliveries_pending(),
         "deliveries_dead": parts.outbox.dead(limit=1)[0],
@@ -86,22 +90,9 @@ def _running(job: Running, now_ms: int) -> RunningJob:
     }
 
 
-def _worker(worker: WorkerInfo, running: Sequence[Running]) -> WorkerState:
-    held = next((job.id for job in running if job.worker == worker.name), None)
-    return {
-        "name": worker.name,
-        "model": worker.model,
-        "device": worker.device,
-        "state": "idle" if held is None else "busy",
-        "prediction": held,
-        "silence_s": round(worker.silence_s, 1),
-        "duty": None if worker.duty is None else round(worker.duty, 3),
-    }
-
-
 def _hour(model: str, ended: Sequence[Ended], running: Sequence[Running], workers: int, now_ms: int) -> ModelHour:
     begin_ms = now_ms - HOUR_S * 1000
-    drawn = [job for job in ended if job.status is Status.SUCCEEDED and job.started_ms is not None and not job.reused]
+    drawn = [job for job in ended if _is_drawn(job)]
     spans = [(max(begin_ms, job.started_ms or 0), job.completed_ms) for job in ended if job.started_ms and not job.reused]
     spans += [(max(begin_ms, job.started_ms), now_ms) for job in running]
     busy_s = sum(end_ms - start_ms for start_ms, end_ms in spans) / 1000
@@ -116,6 +107,21 @@ def _hour(model: str, ended: Sequence[Ended], running: Sequence[Running], worker
         "total": _spread(job.completed_ms - job.created_ms for job in drawn),
         "busy": round(min(1.0, busy_s / HOUR_S / workers), 3) if workers else None,
     }
+
+
+def _is_drawn(job: Ended) -> bool:
+    """Whether a picture was drawn for it: a stored one says nothing about the workers."""
+    return job.status is Status.SUCCEEDED and job.started_ms is not None and not job.reused
+
+
+def _by_span(ended: Sequence[Ended], now_ms: int) -> list[list[int]]:
+    """Return how long drawn jobs took from order to picture, in ms, by the part of the hour that they ended in."""
+    spans: list[list[int]] = [[] for _ in range(SPANS)]
+    for job in ended:
+        if _is_drawn(job):
+            before = min(SPANS - 1, max(0, now_ms - job.completed_ms) * SPANS // (HOUR_S * 1000))
+            spans[SPANS - 1 - before].append(job.completed_ms - job.created_ms)
+    return spans
 
 
 def _spread(durations_ms: Iterable[int]) -> Spread:

@@ -80,6 +80,9 @@ class PredictionInput(BaseModel):
     legend: StrictBool = Field(
         False, description="Add a last picture with a swatch, the ordered and the measured share of each colour."
     )
+    preview: StrictBool = Field(
+        False, description="Show a rough picture at urls.preview while it is drawn. It changes nothing of the result."
+    )
     profile: Annotated[str, Field(max_length=100)] = Field(
         EXACT,
         description="Which of the model's ways to draw: exact, its own, or a quicker one that its description lists. The "

@@ -236,18 +236,31 @@ class RunningJob(TypedDict):
     running_s: float
 
 
+State = Literal["idle", "busy", "starting", "draining", "drained"]
+
+
+class Memory(TypedDict):
+    """Of a worker's GPU, in bytes, as of its last picture: what is free, what there is, the most that the worker ever took."""
+
+    free_bytes: int
+    total_bytes: int
+    peak_bytes: int
+
+
 class WorkerState(TypedDict):
-    """A live render worker: what it draws now, if anything, how long ago it last showed itself, and `duty`, the part (0 to 1)
-    of the time with something to draw that it drew; null before its first job.
+    """A render worker: what it draws now, if anything, how long ago it last showed itself, and `duty`, the part (0 to 1) of
+    the time with something to draw that it drew; null before its first job. `starting` (its model is being loaded),
+    `draining` and `drained` ones take no jobs. `device` is empty until it is known.
     """
 
     name: str
     model: str
     device: str
-    state: Literal["idle", "busy"]
+    state: State
     prediction: str | None
     silence_s: float
     duty: float | None
+    memory: Memory | None
 
 
 class Spread(TypedDict):
@@ -280,8 +293,9 @@ class FailureCount(TypedDict):
 
 
 class Overview(TypedDict):
-    """Everything at a glance. `per_minute` counts what ended in each of the last 60 minutes, the earliest first; the figures
-    of `models` and `failures` are of the latest 2000 predictions where the hour had more.
+    """Everything at a glance. `per_minute` counts what ended in each of the last 60 minutes, the earliest first; `totals` are
+    the times from order to picture in each five of them. The figures of `totals`, `models` and `failures` are of the latest
+    2000 predictions where the hour had more.
     """
 
     queues: list[QueueLine]
@@ -289,6 +303,7 @@ class Overview(TypedDict):
     workers: list[WorkerState]
     models: list[ModelHour]
     per_minute: list[int]
+    totals: list[Spread]
     failures: list[FailureCount]
     deliveries_pending: int
     deliveries_dead: int

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from werkzeug.datastructures import Headers
 
 from shared.errors import NotFound, StorageUnavailable
-from shared.filenames import variant_name
+from shared.filenames import thumbnail_name, variant_name
 from shared.job_store import JobStore
 from shared.jobs import Job, Output, Result
-from shared.storage import Storage, output_key
+from shared.storage import Storage, attempt_prefix
 
 FRESH = re.compile(r"(?:^|[\s,])(?:no-cache|no-store|max-age=0)(?=$|[\s,;])", re.IGNORECASE)
 
@@ -48,12 +49,13 @@ def end_with_stored(job: Job, source: Job, store: JobStore, storage: Storage) ->
 def _copied(job: Job, source: Job, storage: Storage) -> Result:
     if source.result is None or not source.result.outputs:
         raise NotFound(f"job {source.id} has no picture any more")
-    outputs = [_copy(job, index, output, storage) for index, output in enumerate(source.result.outputs)]
-    return replace(source.result, outputs=outputs, predict_time_s=0.0)
+    outputs = [_copy(job, output, storage) for output in source.result.outputs]
+    thumbnails = [_copy(job, thumbnail, storage, thumbnail_name) for thumbnail in source.result.thumbnails]
+    return replace(source.result, outputs=outputs, thumbnails=thumbnails, predict_time_s=0.0)
 
 
-def _copy(job: Job, index: int, output: Output, storage: Storage) -> Output:
-    extension = output.key.rpartition(".")[2]
-    key = output_key(job.id, job.fence, index, extension)
-    storage.copy(output.key, key)
-    return replace(output, key=key, filename=variant_name(job.spec.filename, output.variant))
+def _copy(job: Job, file: Output, storage: Storage, rename: Callable[[str], str] = str) -> Output:
+    """Copy one file of another job's last attempt to the same place of this one. `rename` makes its name of the picture's."""
+    key = attempt_prefix(job.id, job.fence) + file.key.rpartition("/")[2]
+    storage.copy(file.key, key)
+    return replace(file, key=key, filename=rename(variant_name(job.spec.filename, file.variant)))

@@ -9,7 +9,22 @@ from threading import BoundedSemaphore, Semaphore
 
 from flask import Blueprint, Flask, Response, g, request
 
-from api import colors, dead_letters, deliveries, docs, files, health, models, openapi, overview, predictions, stream, studio
+from api import (
+    colors,
+    dead_letters,
+    deliveries,
+    docs,
+    files,
+    health,
+    models,
+    openapi,
+    overview,
+    predictions,
+    preview,
+    stream,
+    studio,
+    workers,
+)
 from api.auth import Tokens
 from api.context import EXTENSION, Context, Enqueue
 from api.limits import OrderLimits, connect_limits
@@ -25,6 +40,7 @@ from shared.job_store import JobStore, connect_store
 from shared.logs import configure_logging
 from shared.manifest import Catalog, load_catalog
 from shared.outbox import Outbox, connect_outbox
+from shared.previews import Previews, connect_previews
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
@@ -51,6 +67,7 @@ def create_app(
     limits: OrderLimits | None = None,
     outbox: Outbox | None = None,
     tracer: Tracer | None = None,
+    previews: Previews | None = None,
 ) -> Flask:
     """Build the WSGI application. Parts that are not given are built as the settings say.
 
@@ -77,6 +94,7 @@ def create_app(
         store=store or connect_store(settings, redis),
         floor=connect_floor(settings, redis),
         outbox=outbox or connect_outbox(settings, redis),
+        previews=previews or connect_previews(settings, redis),
         enqueue=enqueue or partial(enqueue_render, make_celery(settings)),
         storage=storage,
         catalog=catalog,
@@ -108,8 +126,10 @@ def _mount(app: Flask) -> None:
         _mount_at(app, models.blueprint, base)
         _mount_at(app, colors.blueprint, f"{base}/models")
         _mount_at(app, overview.blueprint, f"{base}/overview")
+        _mount_at(app, workers.blueprint, f"{base}/workers")
         _mount_at(app, files.blueprint, f"{base}/files")
         _mount_at(app, stream.blueprint, f"{base}/streams")
+        _mount_at(app, preview.blueprint, f"{base}/previews")
         _mount_at(app, dead_letters.blueprint, f"{base}/dead-letters")
     _mount_at(app, health.blueprint, "")
     _mount_at(app, openapi.blueprint, "")

@@ -53,6 +53,14 @@ class SleepingPipeline:
         """What the record says of the picture."""
         return {"device": "sleeping"}
 
+    @property
+    def memory(self) -> None:
+        """There is no device."""
+
+    def preview(self) -> NDArray[np.uint8]:
+        """What it will hand out."""
+        return self._pixels
+
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         """Sleep, and report every nap as a step."""
         began_s = time.monotonic()

@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "jobs": "list the jobs",
     "show": "show a job; save its picture",
     "cancel": "call jobs off",
-    "workers": "list the live render workers",
+    "workers": "list the render workers; drain and resume one",
     "deliveries": "list webhook messages, and send them again",
     "models": "list the models; check LoRA and textual inversion files",
     "doctor": "find what is wrong with this machine's set-up, and how to mend it",

@@ -32,6 +32,11 @@ def variant_name(filename: str, variant: str) -> str:
     return f"{stem}_{variant}{dot}{extension}" if variant else filename
 
 
+def thumbnail_name(filename: str) -> str:
+    """Name the small version of a picture: `tile_30deg.png` becomes `tile_30deg_thumb.webp`."""
+    return f"{filename.rpartition('.')[0]}_thumb.webp"
+
+
 def slug(text: str) -> str:
     """Reduce any text to a part of a file name of 1 to `PROMPT_MAX_CHARACTERS` characters; "tile" where nothing is left.
 

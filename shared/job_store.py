@@ -273,7 +273,7 @@ class JobStore(JobReader):
         """
         render = replace(job.spec.render, prompt="", negative_prompt=None, painted=())
         spec = replace(job.spec, input={}, render=render, mix=[], warnings=[], filename="")
-        result = replace(job.result, outputs=[], composition=None).to_json() if job.result else ""
+        result = replace(job.result, outputs=[], thumbnails=[], composition=None).to_json() if job.result else ""
         return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms, job.fence))
 
     def forget_leftovers(self, job_id: str) -> None:

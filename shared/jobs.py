@@ -159,6 +159,11 @@ class JobSpec:
         """What two orders share that ask for the very same picture: a digest of the model version and the render."""
         return _digest([self.model, self.version, asdict(self.render)])
 
+    @property
+    def wants_preview(self) -> bool:
+        """Whether rough pictures are shown while it is drawn. The input says so, and no field: it changes no pixel."""
+        return self.input.get("preview") is True and bool(self.stream_token)
+
     def to_json(self) -> str:
         """Serialise for the record. Fields at their default are left out: a version that has no such field reads it, too."""
         return _compact(_beyond_defaults(self) | {"render": _beyond_defaults(self.render)})
@@ -201,6 +206,7 @@ class Output:
 class Result:
     """What a succeeded job leaves: its pictures and what is known about them.
 
+    `thumbnails` are small versions of the pictures, in their order; jobs of older versions have none.
     `composition` is a list of `{color, ordered, measured}` in percent, `color_error` the total variation from 0 to 1 (None when
     the order was free text), `provenance` what can change a pixel, `predict_time_s` the time the pipeline took. `tile_score`
     is 0 to 1, `seam_score` 1 where no seam is; both are None where they were not measured. `candidates` is how many pictures
@@ -215,6 +221,12 @@ class Result:
     tile_score: float | None = None
     seam_score: float | None = None
     candidates: int = 1
+    thumbnails: list[Output] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Output]:
+        """Everything that is stored of it: the pictures, and their small versions."""
+        return [*self.outputs, *self.thumbnails]
 
     def to_json(self) -> str:
         """Serialise for the record."""
@@ -224,7 +236,8 @@ class Result:
     def from_json(cls, text: str) -> Result:
         """Read back what `to_json` wrote. What a newer version measured beyond it is passed over."""
         data = json.loads(text)
-        data["outputs"] = [Output(**_known(Output, output)) for output in data["outputs"]]
+        for files in ("outputs", "thumbnails"):
+            data[files] = [Output(**_known(Output, output)) for output in data.get(files, ())]
         return cls(**_known(cls, data))
 
 

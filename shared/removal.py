@@ -28,7 +28,7 @@ def remove_leftovers(job: Job, store: JobStore, storage: Storage) -> None:
     Raises:
         StorageUnavailable, StoreUnavailable: a server did not answer.
     """
-    published = {output.key for output in job.result.outputs} if job.result else set()
+    published = {file.key for file in job.result.files} if job.result else set()
     under_way = None if job.status.is_terminal else attempt_prefix(job.id, job.fence)
     for key in _keys(job, storage):
         if key not in published and (under_way is None or not key.startswith(under_way)):

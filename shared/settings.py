@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     pulse_fd: int | None = Field(None, ge=0)
     """Pipe to the guardian; the guardian sets it for its worker."""
     worker_name: str | None = None
-    """Name of one start of a render worker; the guardian sets it for its worker."""
+    """Name of a render worker, for as long as its guardian lives; the guardian sets it for its worker."""
     max_attempts: int = Field(3, ge=1, le=20)
     """Crashed attempts after which a job fails."""
     retention_s: int = Field(30 * 24 * 3600, ge=60)

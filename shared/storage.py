@@ -177,6 +177,11 @@ def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     return f"{attempt_prefix(job_id, fence)}{index}.{extension}"
 
 
+def thumbnail_key(job_id: str, fence: int, index: int) -> str:
+    """Name the object of the small version of that picture."""
+    return output_key(job_id, fence, index, "thumb.webp")
+
+
 def attempt_of(key: str) -> int:
     """Return the fence of the attempt that an object belongs to; 0 where its key is none that `output_key` makes."""
     attempt = key.split("/")[2]

@@ -37,12 +37,15 @@ PRIORITIES: dict[Lane, Priority] = {Lane.HIGH: "high", Lane.NORMAL: "normal", La
 
 
 class Urls(TypedDict):
-    """Absolute addresses that belong to a prediction. `stream` is left out once there is nothing left to stream."""
+    """Absolute addresses that belong to a prediction. `stream` is left out once there is nothing left to stream, and
+    `preview` where none was ordered or the prediction has ended.
+    """
 
     get: str
     cancel: str
     web: str
     stream: NotRequired[str]
+    preview: NotRequired[str]
 
 
 class Metrics(TypedDict, total=False):
@@ -110,6 +113,7 @@ class Prediction(AskedFor):
     composition: list[dict[str, Any]] | None
     color_error: float | None
     provenance: dict[str, Any] | None
+    thumbnails: list[str]
 
 
 def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Prediction:
@@ -149,6 +153,7 @@ def prediction(job: Job, *, base_url: str, outlook: Outlook | None = None) -> Pr
         "composition": result.composition if result else None,
         "color_error": result.color_error if result else None,
         "provenance": result.provenance if result else None,
+        "thumbnails": [file_url(base_url, spec.file_token, file.filename) for file in result.thumbnails] if result else [],
     }
 
 
@@ -164,6 +169,11 @@ def _optional_time(ms: int | None) -> str | None:
 def stream_url(base_url: str, job_id: str, token: str) -> str:
     """Return the address that a prediction's events are streamed at."""
     return f"{base_url}/v1/streams/{quote(job_id)}/{token}"
+
+
+def preview_url(base_url: str, job_id: str, token: str) -> str:
+    """Return the address that rough pictures of a prediction are shown at while it is drawn."""
+    return f"{base_url}/v1/previews/{quote(job_id)}/{token}"
 
 
 def file_url(base_url: str, token: str, filename: str) -> str:
@@ -213,6 +223,8 @@ def _urls(job: Job, base_url: str) -> Urls:
     urls: Urls = {"get": address, "cancel": f"{address}/cancel", "web": address}
     if job.spec.stream_token and not job.data_removed:
         urls["stream"] = stream_url(base_url, job.id, job.spec.stream_token)
+    if job.spec.wants_preview and not job.status.is_terminal:
+        urls["preview"] = preview_url(base_url, job.id, job.spec.stream_token)
     return urls
 
 

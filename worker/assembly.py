@@ -23,6 +23,7 @@ from shared.logs import configure_logging
 from shared.manifest import Manifest, load_catalog
 from shared.metrics import REGISTRY
 from shared.outbox import Outbox
+from shared.previews import connect_previews
 from shared.queue import DELIVER_TASK, RENDER_TASK, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings
@@ -54,6 +55,7 @@ class Assembly:
         redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
         self._outbox = Outbox(redis, prefix=settings.redis_prefix)
         self._store = connect_store(settings, redis)
+        self._previews = connect_previews(settings, redis)
         self._storage = connect_storage(settings)
 
     @functools.cached_property
@@ -83,6 +85,7 @@ class Assembly:
             name=settings.worker_name,
             manifest=manifest,
             store=self._store,
+            previews=self._previews,
             storage=self._storage,
             pipeline=self._load_pipeline(manifest, settings),
             pulse=pulse,
@@ -102,6 +105,7 @@ class Assembly:
             else:
                 self._store.announce_weights(self._settings.model, self.station.pipeline.provenance)
                 self.station.pulse.send(Ready(device=str(self.station.pipeline.provenance["device"])))
+                self.station.tell_memory()
         except GranuleError as error:
             log.critical("this worker cannot work: %s", error)
             sys.exit(os.EX_TEMPFAIL if error.retryable else os.EX_CONFIG)

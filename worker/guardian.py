@@ -1,8 +1,9 @@
 """The guardian: parent of one render worker, from outside torch's reach.
 
 It renews the leases of the jobs that the worker holds, so that no long call in the worker can lose them; sees the worker's
-death at once, by the end of the pipe between them, and gives its jobs back; kills a worker that froze or hangs; and starts a
-new one. `python -m worker.guardian` is the entry point of a render worker; torch is never imported here.
+death at once, by the end of the pipe between them, and gives its jobs back; kills a worker that froze or hangs; starts a new
+one; and has none while an operator wants it drained. `python -m worker.guardian` is the entry point of a render worker; torch
+is never imported here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from celery import Celery
 
@@ -30,7 +31,7 @@ from shared.logs import configure_logging
 from shared.queue import enqueue_render, make_celery, render_queue
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
-from shared.worker_registry import WorkerInfo, WorkerRegistry, connect_workers
+from shared.worker_registry import DeviceMemory, Standing, WorkerInfo, WorkerRegistry, connect_workers
 from worker.pulse import Ready, parse
 from worker.watched import Held, Verdict, Watched
 
@@ -49,6 +50,8 @@ class Child:
     pipe_fd: int
     watched: Watched
     unread: bytes = b""
+    told_s: float | None = None
+    """When it was told to end itself, or last held something after that."""
     verdict: Verdict | None = None
 
 
@@ -75,6 +78,10 @@ class Guardian:
         self._workers = workers
         self._celery = celery
         self._clock = clock
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._device = ""
+        self._is_drained = False
+        self._shown: tuple[Standing, float] | None = None
         self._stop_since_s: float | None = None
 
     def stop(self) -> None:
@@ -87,13 +94,23 @@ class Guardian:
 
     def run(self) -> int:
         """Start workers until told to stop, or until one says that it cannot work. Returns the exit status for the process."""
+        try:
+            return self._keep_one()
+        finally:
+            with contextlib.suppress(StoreUnavailable):
+                self._workers.retire(self._name)
+
+    def _keep_one(self) -> int:
         backoff_s = 1.0
         while not self._stopping():
+            if self._is_drained:
+                self._rest()
+                continue
             child = self._start()
             self._watch(child)
             self._bury(child)
-            if self._stopping():
-                break
+            if self._stopping() or self._is_drained:
+                continue
             status = child.process.returncode
             if status == os.EX_CONFIG:
                 return os.EX_CONFIG  # wrong settings or weights: another worker would say the same
@@ -107,24 +124,25 @@ class Guardian:
 
     def _start(self) -> Child:
         read_fd, write_fd = os.pipe()
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        environment = os.environ | {"GRANULE_PULSE_FD": str(write_fd), "GRANULE_WORKER_NAME": name}
+        environment = os.environ | {"GRANULE_PULSE_FD": str(write_fd), "GRANULE_WORKER_NAME": self._name}
         # transformers warns at import, before any code of ours runs, of image processors that are not used here.
         environment.setdefault("TRANSFORMERS_VERBOSITY", "error")
         process = subprocess.Popen(self._command, env=environment, pass_fds=[write_fd])
         os.close(write_fd)
         now_s = self._clock()
-        return Child(process, read_fd, Watched(name, started_s=now_s, pinged_s=now_s))
+        return Child(process, read_fd, Watched(self._name, started_s=now_s, pinged_s=now_s))
 
     def _watch(self, child: Child) -> None:
         """Read the worker's pulse and act on it until the pipe ends."""
-        told_to_stop = False
         while self._read(child):
-            if self._stopping() and not told_to_stop:
+            if (self._stopping() or self._is_drained) and child.told_s is None:
+                log.info("render worker %s is told to end what it holds", child.watched.name)
                 child.process.send_signal(signal.SIGTERM)
-                told_to_stop = True
+                child.told_s = self._clock()
+            if child.told_s is not None and child.watched.held:
+                child.told_s = self._clock()
             # Before the leases: a Redis that keeps the guardian waiting would look like a silent worker.
-            verdict = self._must_die(child.watched)
+            verdict = self._must_die(child)
             if verdict is not None and child.verdict is None:
                 log.error("killing the render worker %s: %s", child.watched.name, verdict.reason)
                 child.verdict = verdict
@@ -132,6 +150,8 @@ class Guardian:
             # One that the driver keeps from dying holds its jobs no longer than their leases.
             if child.verdict is None:
                 self._renew(child.watched)
+                if not self._stopping():
+                    self._show(_standing(child), child.watched)
 
     def _read(self, child: Child) -> bool:
         """Take in what the worker sent within one tick. False: the worker is dead, and all that it sent was read."""
@@ -152,10 +172,11 @@ class Guardian:
             log.error("render worker %s broke over job %s", watched.name, broken.job_id, extra={"job_id": broken.job_id})
             self._charge(broken)
         if isinstance(message, Ready):
+            self._device = message.device
             log.info("render worker %s is ready on %s after %.1f s", watched.name, message.device, now_s - watched.started_s)
 
     def _renew(self, watched: Watched) -> None:
-        """Show that the worker lives, and keep the leases of what it holds, once a heartbeat each."""
+        """Keep the leases of what the worker holds, once a heartbeat each."""
         now_s, heartbeat_s = self._clock(), self._settings.heartbeat_s
         try:
             for held in list(watched.held.values()):
@@ -163,19 +184,41 @@ class Guardian:
                     # Noted when it is done: a renewal that failed is tried at the next tick, for the lease may end soon.
                     self._store.renew(held.job_id, held.fence)
                     held.renewed_s = now_s
-            is_late = watched.shown_s is None or now_s - watched.shown_s >= heartbeat_s
-            if watched.device is not None and is_late and not self._stopping():
-                watched.shown_s = now_s
-                duty = watched.duty
-                self._workers.beat(WorkerInfo(watched.name, self._settings.model, watched.device, duty.busy_s, duty.starved_s))
+        except StoreUnavailable as error:
+            log.warning("a lease could not be renewed: %s", error)
+
+    def _show(self, standing: Standing, watched: Watched | None = None) -> None:
+        """Show that the worker lives, once a heartbeat and whenever its standing changes, and hear whether it is drained.
+
+        While Redis is away what was heard last counts.
+        """
+        now_s = self._clock()
+        if self._shown is not None and self._shown[0] is standing and now_s - self._shown[1] < self._settings.heartbeat_s:
+            return
+        self._shown = standing, now_s
+        info = WorkerInfo(self._name, self._settings.model, self._device, standing=standing)
+        if watched is not None:
+            info = replace(info, busy_s=watched.duty.busy_s, starved_s=watched.duty.starved_s, memory=_memory(watched))
+        try:
+            self._is_drained = self._workers.beat(info)
         except StoreUnavailable as error:
             log.warning("no sign of life could be given: %s", error)
 
-    def _must_die(self, watched: Watched) -> Verdict | None:
-        grace_s = self._settings.grace_s
+    def _rest(self) -> None:
+        """Wait, without a worker, until the operator who drained it resumes it."""
+        log.info("render worker %s is drained", self._name)
+        while self._is_drained and not self._stopping():
+            self._show(Standing.DRAINED)
+            time.sleep(TICK_S)
+        log.info("render worker %s is resumed", self._name)
+
+    def _must_die(self, child: Child) -> Verdict | None:
+        grace_s, watched = self._settings.grace_s, child.watched
         if self._stop_since_s is not None and self._clock() - self._stop_since_s > grace_s:
             self._hand_back(watched)
             return Verdict(f"still busy {grace_s:.0f} s after it was told to stop")
+        if child.told_s is not None and self._clock() - child.told_s > grace_s:
+            return Verdict(f"still there {grace_s:.0f} s after it was told to end and had nothing in hand")
         return watched.must_die(self._clock(), self._settings)
 
     # -- what becomes of its jobs
@@ -203,6 +246,7 @@ class Guardian:
         os.close(child.pipe_fd)
         child.process.kill()
         child.process.wait()
+        self._shown = None
         with contextlib.suppress(StoreUnavailable):
             self._workers.leave(watched.name)
 
@@ -232,6 +276,17 @@ class Guardian:
         end_s = self._clock() + seconds
         while not self._stopping() and self._clock() < end_s:
             time.sleep(TICK_S)
+
+
+def _standing(child: Child) -> Standing:
+    if child.told_s is not None:
+        return Standing.DRAINING
+    return Standing.STARTING if child.watched.device is None else Standing.READY
+
+
+def _memory(watched: Watched) -> DeviceMemory | None:
+    told = watched.memory
+    return None if told is None else DeviceMemory(told.free_bytes, told.total_bytes, told.peak_bytes)
 
 
 def _taken(watched: Watched) -> list[Held]:

@@ -31,6 +31,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from shared.jobs import OutputFormat
 
+THUMBNAIL_PX = 384
+THUMBNAIL_QUALITY = 70
+"""A page of tiles shows them half as large, on screens with two pixels for one. A tile is then 45 KB instead of 1.4 MB."""
+
 PNG_COMPRESS_LEVEL = 1  # without a search for repetitions the level changes nothing
 WEBP_METHOD = 2
 PARAMETERS_KEY = "parameters"
@@ -70,6 +74,14 @@ def encode(
         case "webp":
             picture.save(file, "WEBP", quality=output_quality, method=WEBP_METHOD, exif=_exif(parameters))
     return Encoded(file.getvalue(), CONTENT_TYPES[output_format], output_format)
+
+
+def encode_small(pixels: NDArray[np.uint8], *, side_px: int = THUMBNAIL_PX, quality: int = THUMBNAIL_QUALITY) -> Encoded:
+    """Encode sRGB `pixels` (height x width x 3) as WebP, made smaller until no side is longer than `side_px`."""
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    picture.save(file, "WEBP", quality=quality, method=WEBP_METHOD)
+    return Encoded(file.getvalue(), CONTENT_TYPES["webp"], "webp")
 
 
 def _exif(parameters: Mapping[str, Any]) -> Image.Exif:

@@ -28,8 +28,10 @@ from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
 from worker.compiling import pays, uncompiled
 from worker.guided import encode_pixels, paint_guide
+from worker.latent_preview import LatentPreview
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder
+from worker.pulse import Memory
 from worker.seamless import circular_padding
 
 log = logging.getLogger(__name__)
@@ -62,8 +64,10 @@ class Pipeline:
         self._img2img.set_progress_bar_config(disable=True)
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
+        self._preview = LatentPreview(model.pipeline.vae, manifest.colors.colors)
         self._provenance = _describe(model, manifest)
         self._is_lean = False
+        self._memory: Memory | None = None
 
     @property
     def device(self) -> torch.device:
@@ -98,13 +102,25 @@ class Pipeline:
         with self._lean():
             return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
 
+    @property
+    def memory(self) -> Memory | None:
+        """How much memory the GPU had and had to give after the last picture; None on a CPU."""
+        return self._memory
+
+    def preview(self) -> NDArray[np.uint8]:
+        """Return a rough picture of what is being drawn: sRGB, height / 8 x width / 8 x 3. To be called from `on_step` only.
+
+        It is of what the sampler expects to come out in the end, so it has no noise. It waits for the device.
+        """
+        return self._preview.pixels(self._sdxl.scheduler.model_outputs[-1][0])
+
     def _show_memory(self) -> None:
         if self._device.type != "cuda":
             return
         free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
-        GPU_MEMORY.labels("free").set(free_bytes)
-        GPU_MEMORY.labels("total").set(total_bytes)
-        GPU_MEMORY.labels("peak").set(torch.cuda.max_memory_allocated(self._device))
+        self._memory = Memory(free_bytes, total_bytes, torch.cuda.max_memory_allocated(self._device))
+        for kind, size_bytes in (("free", free_bytes), ("total", total_bytes), ("peak", self._memory.peak_bytes)):
+            GPU_MEMORY.labels(kind).set(size_bytes)
 
     def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
         stopped: list[BaseException] = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shared.errors import StoreUnavailable
@@ -12,10 +15,16 @@ from shared.job_store import Beat
 from shared.jobs import Job
 from shared.metrics import DENOISE_STEPS
 from shared.tracing import OFF_SPAN, Span
+from worker.images import encode_small
 from worker.pulse import Step
 from worker.station import Station
 
+log = logging.getLogger(__name__)
+
 METER_COLUMNS = 60
+PREVIEW_EVERY_STEPS = 3
+"""Previews of the 1st, 4th, 7th, ... step: the first already shows where it goes, and each waits for the device."""
+PREVIEW_PX, PREVIEW_QUALITY = 128, 70
 STORE_AWAY_S = 5.0
 
 
@@ -47,6 +56,8 @@ class Progress:
         self._unsent = f"Using seed: {job.spec.render.seed}\n"
         self._sent_bytes = 0
         self._beat = Beat.HELD
+        self._wants_preview = job.spec.wants_preview
+        self._preview: NDArray[np.uint8] | None = None
         self._thread = threading.Thread(target=self._report_forever, name="progress", daemon=True)
         self._thread.start()
 
@@ -56,8 +67,10 @@ class Progress:
         DENOISE_STEPS.labels(self._job.spec.model).inc()
         self.span.event("step", {"granule.step": step, "granule.steps": steps})
         elapsed_s = time.monotonic() - self._started_s
+        preview = self._look() if step % PREVIEW_EVERY_STEPS == 1 else None
         with self._changed:
             self._step = step
+            self._preview = self._preview if preview is None else preview
             self._unsent += tqdm.format_meter(step, steps, elapsed_s, ncols=METER_COLUMNS, ascii=True) + "\n"
             self._changed.notify()
         self._obey(self._beat)
@@ -94,6 +107,31 @@ class Progress:
         if beat is Beat.LOST:
             raise JobLost
 
+    def _look(self) -> NDArray[np.uint8] | None:
+        """Return a rough picture of what is being drawn, if the order wants one and it can be had."""
+        if not self._wants_preview:
+            return None
+        try:
+            return self._station.pipeline.preview()
+        except Exception:
+            # Whatever it is, the picture itself is not to suffer from it.
+            self._wants_preview = False
+            log.exception("job %s has no previews", self._job.id, extra={"job_id": self._job.id})
+            return None
+
+    def _show_preview(self) -> None:
+        """Put the newest preview where the API finds it. Before the step is told: who hears of that may come at once."""
+        with self._changed:
+            preview, self._preview = self._preview, None
+        if preview is None:
+            return
+        try:
+            # Nor may it end the thread that tells the record.
+            small = encode_small(preview, side_px=PREVIEW_PX, quality=PREVIEW_QUALITY)
+            self._station.previews.put(self._job.id, small.data)
+        except Exception:
+            log.exception("a preview of job %s is lost", self._job.id, extra={"job_id": self._job.id})
+
     def _report(self) -> Beat:
         with self._changed:
             step, unsent = self._step, self._unsent
@@ -106,6 +144,7 @@ class Progress:
     def _report_forever(self) -> None:
         pause_s = 0.0
         while self._has_news(pause_s):
+            self._show_preview()
             try:
                 self._beat = self._report()
                 pause_s = 0.0

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
-from shared.filenames import variant_name
+from shared.filenames import thumbnail_name, variant_name
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
 from shared.metrics import COMPOSITION_ERROR
-from shared.storage import attempt_prefix, output_key
+from shared.storage import attempt_prefix, output_key, thumbnail_key
 from shared.tracing import span
 from worker.appraisal import appraise
 from worker.candidates import Best
-from worker.images import encode
+from worker.images import Encoded, encode, encode_small
 from worker.pictures import pictures_of
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Settled, Step
@@ -133,8 +133,10 @@ def _upload(drawn: Drawn, station: Station) -> Result:
         COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
     pictures = pictures_of(best.pixels, job.spec.render, appraisal)
     deadline_s = time.monotonic() + station.publish_limit_s
+    stored = [_store(drawn, index, *picture, station, deadline_s) for index, picture in enumerate(pictures)]
     return Result(
-        outputs=[_store(drawn, index, *picture, station, deadline_s) for index, picture in enumerate(pictures)],
+        outputs=[output for output, _ in stored],
+        thumbnails=[thumbnail for _, thumbnail in stored],
         predict_time_s=best.duration_s,
         provenance=best.provenance,
         composition=appraisal.parts,
@@ -145,8 +147,13 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     )
 
 
-def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station, deadline_s: float) -> Output:
-    """Encode and upload one picture of a job. `variant` tells it from the others in its name. Raises as `_upload`."""
+def _store(
+    drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station, deadline_s: float
+) -> tuple[Output, Output]:
+    """Encode and upload one picture of a job and its small version. `variant` tells it from the job's others in its name.
+
+    Raises as `_upload`.
+    """
     job, spec = drawn.job, drawn.job.spec
     encoded = encode(
         pixels,
@@ -154,19 +161,31 @@ def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], st
         output_quality=spec.render.output_quality,
         parameters=asdict(spec.render) | {"model": spec.model, "version": spec.version, "job": job.id},
     )
-    key = output_key(job.id, job.fence, index, encoded.extension)
+    small, filename = encode_small(pixels), variant_name(spec.filename, variant)
+    key, small_key = output_key(job.id, job.fence, index, encoded.extension), thumbnail_key(job.id, job.fence, index)
+    return (
+        _put(drawn, Output(key, filename, *_identity(encoded), variant), encoded.data, station, deadline_s),
+        _put(drawn, Output(small_key, thumbnail_name(filename), *_identity(small), variant), small.data, station, deadline_s),
+    )
+
+
+def _identity(encoded: Encoded) -> tuple[str, int, str]:
+    return encoded.content_type, len(encoded.data), hashlib.sha256(encoded.data).hexdigest()
+
+
+def _put(drawn: Drawn, output: Output, data: bytes, station: Station, deadline_s: float) -> Output:
+    """Upload one file of a job, and return what the record will say about it. Raises as `_upload`."""
+    spec = drawn.job.spec
     metadata = {"model": spec.model, "seed": str(spec.render.seed), "prompt": spec.render.prompt}
 
     def put() -> None:
         with suppress(StoreUnavailable):
             drawn.progress.report()
-        station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
+        station.storage.put(output.key, data, content_type=output.content_type, metadata=metadata)
 
-    with span("upload", {"granule.size_bytes": len(encoded.data)}):
-        _try_until(deadline_s, put, job, station)
-    digest = hashlib.sha256(encoded.data).hexdigest()
-    filename = variant_name(spec.filename, variant)
-    return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)
+    with span("upload", {"granule.size_bytes": len(data)}):
+        _try_until(deadline_s, put, drawn.job, station)
+    return output
 
 
 def _try_until(deadline_s: float, put: Callable[[], None], job: Job, station: Station) -> None:

@@ -81,13 +81,23 @@ class Duty:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """Of the device's memory, in bytes: what is free, what there is, and the most that the worker ever took of it."""
+
+    free_bytes: int
+    total_bytes: int
+    peak_bytes: int
+    kind: str = field(default="memory", init=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """The worker's interpreter runs."""
 
     kind: str = field(default="ping", init=False)
 
 
-Message = Ready | Holding | Step | Publishing | Settled | Broke | Duty | Ping
+Message = Ready | Holding | Step | Publishing | Settled | Broke | Duty | Memory | Ping
 
 KINDS: dict[str, type[Message]] = {
     "ready": Ready,
@@ -97,6 +107,7 @@ KINDS: dict[str, type[Message]] = {
     "settled": Settled,
     "broke": Broke,
     "duty": Duty,
+    "memory": Memory,
     "ping": Ping,
 }
 

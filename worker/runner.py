@@ -166,6 +166,7 @@ def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
+            station.tell_memory()
         return Drawn(job, best, progress, trail)
     except CancelRequested:
         progress.close()

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from shared.job_store import JobStore
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
+from shared.previews import Previews
 from shared.storage import Storage
 from shared.tracing import OFF, Tracer
 from worker.duty import DutyMeter
-from worker.pulse import Pulse
+from worker.pulse import Memory, Pulse
 from worker.spool import Spool
 
 
@@ -38,6 +39,13 @@ class Pipeline(Protocol):
     def provenance(self) -> dict[str, Any]:
         """Everything that can change a pixel, as it was for the last picture."""
 
+    @property
+    def memory(self) -> Memory | None:
+        """How much memory its device has and had to give, as of the last picture; None where that is not counted."""
+
+    def preview(self) -> NDArray[np.uint8]:
+        """Return a rough picture of what is being drawn (uint8, height x width x 3, sRGB), to be asked for in `on_step`."""
+
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Rendered:
         """Draw one picture. Raises RenderFailed."""
 
@@ -46,13 +54,14 @@ class Pipeline(Protocol):
 class Station:
     """Everything a render worker works with, built once when it starts.
 
-    `name` is unique to one start of the process; `publish_limit_s` is how long an upload is tried; `is_stopping` tells
+    `name` is unique to one start of its guardian; `publish_limit_s` is how long an upload is tried; `is_stopping` tells
     whether the process was told to end.
     """
 
     name: str
     manifest: Manifest
     store: JobStore
+    previews: Previews
     storage: Storage
     pipeline: Pipeline
     pulse: Pulse
@@ -61,3 +70,8 @@ class Station:
     publish_limit_s: float
     is_stopping: Callable[[], bool]
     tracer: Tracer = OFF
+
+    def tell_memory(self) -> None:
+        """Tell the guardian how the device's memory stands, where that is counted."""
+        if (memory := self.pipeline.memory) is not None:
+            self.pulse.send(memory)

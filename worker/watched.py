@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from shared.settings import Settings
-from worker.pulse import Broke, Duty, Holding, Message, Ping, Publishing, Ready, Settled, Step
+from worker.pulse import Broke, Duty, Holding, Memory, Message, Ping, Publishing, Ready, Settled, Step
 
 PUBLISH_STEP_LIMIT_S = 60.0
 """One try of an upload, or of recording the outcome, that takes longer hangs. A call to a storage that does not answer ends
@@ -47,8 +47,8 @@ class Watched:
     device: str | None = None
     proved: bool = False
     excused: bool = False
-    shown_s: float | None = None
     duty: Duty = field(default_factory=lambda: Duty(0.0, 0.0))
+    memory: Memory | None = None
     held: dict[tuple[str, int], Held] = field(default_factory=dict)
 
     def note(self, message: Message, now_s: float) -> Held | None:
@@ -74,6 +74,8 @@ class Watched:
                 return self.held.pop((job_id, fence), None)
             case Duty():
                 self.duty = message
+            case Memory():
+                self.memory = message
             case Ping() | Step() | Publishing():
                 pass
         return None

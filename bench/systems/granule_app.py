@@ -35,6 +35,14 @@ class SleepingPipeline:
         """There are no weights to tell of."""
         return {"device": "stand-in"}
 
+    @property
+    def memory(self) -> None:
+        """There is no device."""
+
+    def preview(self) -> NDArray[np.uint8]:
+        """There is nothing to see yet."""
+        return np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
+
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         """Draw a picture. What `on_step` raises passes through."""
         began_ns = time.monotonic_ns()

@@ -139,6 +139,7 @@ local function complete(status, retention_ms)
   redis.call('HSET', job, 'status', status, 'completed_ms', now, 'expires_ms', expires_ms)
   redis.call('ZADD', prefix .. 'expiring', expires_ms, id)
   redis.call('ZREM', prefix .. 'deadlines', id)
+  redis.call('DEL', prefix .. 'preview:' .. id)
   -- A worker that died may have stored a picture that nobody names; one that froze has until then to remove its own.
   local attempts = tonumber(get('fence'))
   if attempts > 1 or (attempts == 1 and status ~= 'succeeded') then

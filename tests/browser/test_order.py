@@ -37,7 +37,9 @@ def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) ->
     order(page)
     card = page.locator(".card").first
     expect(card).to_have_attribute("data-standing", "succeeded")
-    expect(card.locator("img:not(.arriving)")).to_be_visible()
+    picture = card.locator(".card-picture > img:not(.arriving)")
+    expect(picture).to_be_visible()
+    expect(picture).to_have_attribute("src", re.compile(r"_thumb\.webp$"))
     assert sum(weights) + len(page.request.get(visitor.url).body()) < PAGE_MAX_BYTES
 
     card.get_by_role("button").first.click()
@@ -49,6 +51,34 @@ def test_the_first_click_gives_a_tile_and_the_page_is_light(visitor: Visitor) ->
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_50red-30black-20pearl_seed\d+\.png", download.value.suggested_filename)
     viewer.get_by_text("Order this by program").click()
     expect(viewer.locator("pre").last).to_contain_text("curl http://127.0.0.1")
+
+
+def test_what_a_tile_is_about_to_become_is_shown_while_it_is_drawn(visitor: Visitor) -> None:
+    page = visitor.open()
+    write_mix(page, "100% lilac, 6 s a step")
+    order(page)
+    card = page.locator(".card").first
+    expect(card).to_have_attribute("data-standing", "processing")
+    shown = card.locator(".preview img")
+    expect(shown).to_be_visible()
+    assert shown.evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [128, 128]
+    card.get_by_role("button").first.click()
+    viewer = page.get_by_role("dialog")
+    expect(viewer.locator(".preview img")).to_be_visible()
+    viewer.get_by_role("button", name="Call off").click()
+    expect(viewer.locator(".standing.canceled")).to_be_visible()
+    expect(viewer.locator(".preview img")).to_have_count(0)
+
+
+def test_nobody_looks_where_the_preview_is_switched_off(visitor: Visitor) -> None:
+    page = visitor.open()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/previews/" in request.url else None)
+    page.get_by_text("More options").click()
+    page.get_by_role("switch", name="Live preview").uncheck()
+    order(page)
+    expect(page.locator(".card").first).to_have_attribute("data-standing", "succeeded")
+    assert asked == []
 
 
 def test_a_locked_seed_gives_the_same_order_again(visitor: Visitor) -> None:

@@ -166,6 +166,18 @@ def test_operators_see_what_runs_and_call_it_off(visitor: Visitor) -> None:
     assert httpx.get(f"{visitor.url}/v1/predictions/{made['id']}").json()["status"] == "canceled"
 
 
+def test_operators_drain_a_worker_and_resume_it(visitor: Visitor) -> None:
+    visitor.expected = ("503",)  # without a worker the server says that it is not ready
+    page = visitor.open("/ops")
+    row = page.get_by_role("row").filter(has_text="stand-in")
+    expect(row).to_contain_text("idle")
+    row.get_by_role("button", name="Drain").click()
+    expect(row.locator(".badge.drained")).to_be_visible()
+    expect(page.get_by_text("no worker ready").first).to_be_visible()
+    row.get_by_role("button", name="Resume").click()
+    expect(row.locator(".badge.idle")).to_be_visible()
+
+
 def test_a_server_that_does_not_answer_is_said_and_asked_again(visitor: Visitor) -> None:
     visitor.expected = ("Failed to load resource", "Failed to fetch")
     page = visitor.page

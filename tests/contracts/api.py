@@ -20,6 +20,7 @@ from api.server import create_app
 from shared.errors import StoreUnavailable
 from shared.job_store import JobStore
 from shared.jobs import JobError, Lane
+from shared.previews import Previews
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
 from shared.worker_registry import WorkerInfo, WorkerRegistry
@@ -61,7 +62,8 @@ class ApiContract:
             sent.append(job_id)
 
         workers = WorkerRegistry(redis, prefix="test:", ttl_s=15)
-        return create_app(SETTINGS, store=store, enqueue=enqueue, storage=idle_storage(), workers=workers)
+        parts: dict[str, Any] = {"storage": idle_storage(), "workers": workers, "previews": Previews(redis, prefix="test:")}
+        return create_app(SETTINGS, store=store, enqueue=enqueue, **parts)
 
     @pytest.fixture
     def client(self, app: Flask) -> FlaskClient:
@@ -91,6 +93,31 @@ class PredictionsContract(ApiContract):
         assert read == created.json
         assert OfficialPrediction(**read).status == "starting"
         assert (read["model"], read["seed"], read["queue_position"], read["attempts"]) == (MODEL, 42, 0, 0)
+
+    def test_a_preview_is_shown_to_whoever_has_its_address_while_the_picture_is_drawn(
+        self, app: Flask, client: FlaskClient, store: JobStore, redis: Redis
+    ) -> None:
+        made = self.order(client, preview=True).json
+        address = made["urls"]["preview"]
+        public = app.test_client()
+        assert public.get(address).status_code == 204
+        fence = self.claim(store, made["id"])
+        assert public.get(address).status_code == 204
+        Previews(redis, prefix="test:").put(made["id"], b"a picture")
+        shown = public.get(address)
+        assert (shown.status_code, shown.mimetype, shown.data) == (200, "image/webp", b"a picture")
+        assert (shown.headers["Cache-Control"], shown.headers["Access-Control-Allow-Origin"]) == ("no-store", "*")
+        assert public.get(f"{address}x").status_code == public.get(f"/v1/previews/unknown/{address[-32:]}").status_code == 404
+        store.succeed(made["id"], fence, new_result())
+        assert public.get(address).status_code == 204
+        assert "preview" not in client.get(made["urls"]["get"]).json["urls"]
+
+    def test_who_asks_for_no_preview_has_none(self, app: Flask, client: FlaskClient) -> None:
+        made = self.order(client).json
+        assert "preview" not in made["urls"]
+        address = made["urls"]["stream"].replace("/streams/", "/previews/")
+        assert app.test_client().get(address).status_code == 404
+        assert self.order(client, preview="yes").status_code == 422
 
     def test_a_seed_is_chosen_for_an_order_without_one(self, client: FlaskClient) -> None:
         seeds = {self.order(client, **given).json["seed"] for given in ({}, {"seed": None}, {"seed": -1})}

@@ -311,7 +311,7 @@ class System:
         """What record, bucket and outbox hold now."""
         jobs = self.jobs()
         records = {
-            job.id: Record(job.status, {out.key: out.sha256 for out in job.result.outputs} if job.result else {})
+            job.id: Record(job.status, {file.key: file.sha256 for file in job.result.files} if job.result else {})
             for job in jobs
         }
         keys = self.storage.keys("outputs/")

@@ -44,7 +44,8 @@ def test_04_a_frozen_host_comes_back_as_a_zombie(system: System, figure: Figure)
     # Two are drawn at the same time again: the zombie has let go of what it was doing.
     later = [system.order("1 s a step") for _ in range(2)]
     wait_until(lambda: all(system.store.get(other).status is Status.RUNNING for other in later))
-    assert [key.split("/")[2] for key in system.storage.keys(f"outputs/{job_id}/")] == ["2"]
+    # The picture of the second attempt and its small version, and nothing of the first.
+    assert [key.split("/")[2] for key in system.storage.keys(f"outputs/{job_id}/")] == ["2", "2"]
 
 
 def test_05_a_message_swallowed_by_a_frozen_idle_worker(system: System, figure: Figure) -> None:

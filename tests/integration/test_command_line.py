@@ -110,6 +110,17 @@ def test_an_order_becomes_a_file_and_can_be_looked_at(house: House) -> None:
     assert status == 0, findings
     assert {"redis", "s3", "models", "api", "token", "clock"} <= {f["subject"] for f in findings if f["level"] == "ok"}
 
+    # then: the worker is drained, and takes jobs again
+    assert house.run("workers", "drain")[::2] == (
+        2,
+        "granule: drain needs the NAME of a worker, as granule workers lists them\n",
+    )
+    assert "no worker 'nobody' shows itself" in house.run("workers", "drain", "nobody")[2]
+    status, shown, _ = house.run("workers", "drain", listed["name"], "--wait", "--json")
+    assert (status, json.loads(shown)["state"], alive(house)) == (0, "drained", set())
+    assert json.loads(house.run("workers", "resume", listed["name"], "--json")[1])["state"] == "starting"
+    wait_until(lambda: alive(house) == {listed["name"]}, timeout_s=120)
+
 
 def test_what_is_refused_is_said_with_a_status_of_its_own(house: House, tmp_path: Path) -> None:
     assert house.run("show", "nothing") == (1, "", "granule: no prediction 'nothing' (404 not_found)\n")
@@ -255,4 +266,4 @@ def test_a_worker_for_each_gpu_is_pinned_restarted_and_drained(house: House, tmp
 
 
 def alive(house: House) -> set[str]:
-    return {worker["name"] for worker in house.ask("overview")["workers"]}
+    return {worker["name"] for worker in house.ask("overview")["workers"] if worker["state"] in ("idle", "busy")}

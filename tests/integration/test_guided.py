@@ -51,6 +51,14 @@ def test_a_guided_picture_takes_the_last_steps_and_the_same_seed_gives_the_same_
     assert not np.array_equal(pipeline.render(replace(GUIDED, seed=8), ignore).pixels, first)
 
 
+@pytest.mark.parametrize("spec", [SPEC, GUIDED, replace(GUIDED, seamless=True)])
+def test_looking_at_a_drawing_changes_nothing_of_it(pipeline: Pipeline, spec: RenderSpec) -> None:
+    seen: list[tuple[int, ...]] = []
+    looked_at = pipeline.render(spec, lambda step, steps: seen.append(pipeline.preview().shape)).pixels
+    assert seen == [(16, 16, 3)] * spec.steps
+    assert np.array_equal(looked_at, pipeline.render(spec, ignore).pixels)
+
+
 def test_guided_and_seamless_leave_nothing_behind(pipeline: Pipeline, expected: np.ndarray) -> None:
     tiling = pipeline._sdxl.vae.use_tiling
     pipeline.render(replace(GUIDED, seamless=True), ignore)

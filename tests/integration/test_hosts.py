@@ -180,7 +180,7 @@ def test_a_cut_hosts_job_moves_and_the_host_comes_back_without_harm(rack: Rack) 
     wait_until(lambda: rack.ready_workers() == 2, timeout_s=60)
     # What it drew meanwhile is refused and removed: what is left is the picture of the attempt that ended the job.
     assert job.result is not None
-    published = [output.key for output in job.result.outputs]
+    published = [file.key for file in job.result.files]
     wait_until(lambda: rack.has_said(cut, "refused") or rack.has_said(cut, "given to another worker"), timeout_s=60)
     wait_until(lambda: rack.pictures(job_id) == published)
     assert rack.job(job_id) == job

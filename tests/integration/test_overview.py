@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
+from werkzeug.test import TestResponse
 
 from api.overview import _spread
 from api.server import create_app
@@ -16,7 +18,7 @@ from shared.job_store import JobStore
 from shared.jobs import JobError, Lane
 from shared.redis_client import connect
 from shared.settings import REPOSITORY, Settings
-from shared.worker_registry import WorkerInfo, WorkerRegistry
+from shared.worker_registry import DeviceMemory, Standing, WorkerInfo, WorkerRegistry
 from tests.contracts.jobs import MODEL, new_result, new_spec
 
 RETENTION_S = 3600
@@ -65,6 +67,7 @@ def test_nothing_at_all_is_shown_as_such(client: FlaskClient) -> None:
     body = read(client)
     assert body["running"] == body["workers"] == body["failures"] == []
     assert body["per_minute"] == [0] * 60
+    assert body["totals"] == [{"p50_s": None, "p95_s": None}] * 12
     assert {line["waiting"] for line in body["queues"]} == {0}  # type: ignore[attr-defined]
 
 
@@ -94,6 +97,30 @@ def test_lines_workers_and_the_last_hour_are_those_of_the_records(client: FlaskC
     assert 0 <= hour["draw"]["p50_s"] <= hour["total"]["p95_s"] < 60 and 0 <= hour["busy"] <= 1
     assert body["failures"] == [{"code": "out_of_memory", "count": 1}]
     assert sum(body["per_minute"]) == 3  # type: ignore[call-overload]
+    assert body["totals"][-1] == hour["total"]  # type: ignore[index]
+    assert body["totals"][:-1] == [{"p50_s": None, "p95_s": None}] * 11  # type: ignore[index]
+
+
+def test_a_worker_is_drained_and_resumed(client: FlaskClient, store: JobStore, redis: Redis) -> None:
+    workers = WorkerRegistry(redis, prefix="granule:", ttl_s=15)
+    workers.beat(WorkerInfo("host-1", MODEL, "GPU", memory=DeviceMemory(60, 80, 12)))
+    held = submit(store)
+    claim(store, held)
+
+    def post(path: str, token: str = "chief-token") -> TestResponse:
+        return client.post(f"/v1/workers/{path}", headers={"Authorization": f"Bearer {token}"})
+
+    drained = post("host-1/drain")
+    assert (drained.status_code, drained.json["state"], drained.json["prediction"]) == (200, "draining", held)
+    assert drained.json["memory"] == {"free_bytes": 60, "total_bytes": 80, "peak_bytes": 12}
+    assert read(client)["workers"] == [drained.json | {"silence_s": ANY}]
+    workers.beat(WorkerInfo("host-1", MODEL, "GPU", standing=Standing.DRAINED))
+    hour = next(model for model in read(client)["models"] if model["model"] == MODEL)  # type: ignore[attr-defined]
+    assert hour["busy"] is None
+    assert post("host-1/resume").json["state"] == "starting"
+    unknown = post("host-2/drain")
+    assert (unknown.status_code, unknown.json["invalid_fields"][0]["field"]) == (404, "worker")
+    assert post("host-1/drain", "shop-token").status_code == 403
 
 
 def test_it_is_for_operators_only(client: FlaskClient) -> None:

@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 from api.server import create_app
 from infra.local.ports import free_block
 from shared.errors import StorageUnavailable
+from shared.filenames import thumbnail_name
 from shared.job_store import JobStore, connect_store
 from shared.jobs import Event, Job, Output, Result, Status
 from shared.manifest import load_catalog
@@ -25,7 +26,7 @@ from shared.queue import make_celery, message_lists
 from shared.redis_client import connect
 from shared.removal import remove_data, remove_leftovers
 from shared.settings import Settings
-from shared.storage import Storage, connect_storage, output_key, outputs_prefix
+from shared.storage import Storage, connect_storage, output_key, outputs_prefix, thumbnail_key
 from tests.contracts.api import MIX, MODEL
 from tests.integration.conftest import S3Location
 from worker.sweep import Sweep
@@ -33,6 +34,7 @@ from worker.sweep import Sweep
 SHOP, OTHER = "Bearer shop-token", "Bearer other-token"
 WEIGHTS = {"sha256": {"base": "ab" * 32}}
 PICTURE = b"\x89PNG" + bytes(range(256))
+SMALL = b"small"
 SECRET = SecretStr("whsec_" + "c2VjcmV0" * 8)
 HOOK = "https://shop.example.com/hook"
 
@@ -67,7 +69,10 @@ class Parts:
         key = output_key(job.id, job.fence, 0, "png")
         self.storage.put(key, PICTURE, content_type="image/png", metadata={})
         output = Output(key, job.spec.filename, "image/png", len(PICTURE), hashlib.sha256(PICTURE).hexdigest())
-        self.store.succeed(job.id, job.fence, Result([output], 1.0, WEIGHTS))
+        small_key, small_name = thumbnail_key(job.id, job.fence, 0), thumbnail_name(job.spec.filename)
+        self.storage.put(small_key, SMALL, content_type="image/webp", metadata={})
+        small = Output(small_key, small_name, "image/webp", len(SMALL), hashlib.sha256(SMALL).hexdigest())
+        self.store.succeed(job.id, job.fence, Result([output], 1.0, WEIGHTS, thumbnails=[small]))
         return self.store.get(job_id)
 
     def drawn(self, **given: Any) -> str:
@@ -115,6 +120,7 @@ def test_a_seeded_order_is_answered_with_the_stored_picture(parts: Parts) -> Non
     assert again["id"] != first and again["output"] != parts.read(first)["output"]
     assert (again["metrics"]["predict_time"], again["attempts"], again["provenance"]) == (0, 1, WEIGHTS)
     assert parts.client.get(again["output"]).data == PICTURE
+    assert [parts.client.get(address).data for address in again["thumbnails"]] == [SMALL]
     assert parts.read(again["id"]) == again
     waiting = [
         message for name in message_lists(MODEL, prefix=Settings().redis_prefix) for message in parts.redis.lrange(name, 0, -1)
@@ -127,6 +133,7 @@ def test_a_reused_picture_survives_the_first_ones_deletion(parts: Parts) -> None
     again = parts.order().json
     assert parts.delete(first).status_code == 200
     assert parts.client.get(again["output"]).data == PICTURE
+    assert parts.client.get(again["thumbnails"][0]).data == SMALL
 
 
 def test_tenants_share_pictures_where_the_operator_lets_them(parts: Parts) -> None:
@@ -218,11 +225,12 @@ def test_a_deleted_prediction_keeps_its_row_and_nothing_else(parts: Parts) -> No
         assert (deleted.status_code, deleted.json["data_removed"]) == (200, True)
     row = parts.read(job_id)
     assert (row["status"], row["input"], row["output"], row["logs"]) == ("succeeded", {}, None, "")
-    assert (row["expires_at"], row["composition"], row["warnings"]) == (None, None, [])
+    assert (row["expires_at"], row["composition"], row["warnings"], row["thumbnails"]) == (None, None, [], [])
     assert (row["seed"], row["metrics"], row["provenance"]) == (7, before["metrics"], WEIGHTS)
     assert "stream" not in row["urls"]
-    gone = parts.client.get(before["output"])
-    assert (gone.status_code, gone.json["code"]) == (410, "gone")
+    for address in (before["output"], *before["thumbnails"]):
+        gone = parts.client.get(address)
+        assert (gone.status_code, gone.json["code"]) == (410, "gone")
     assert parts.storage.keys(outputs_prefix(job_id)) == []
     assert MIX not in str(parts.redis.hgetall(f"{parts.settings.redis_prefix}job:{job_id}"))
     listed = parts.client.get("/v1/predictions", headers={"Authorization": SHOP}).json["results"]
@@ -262,7 +270,7 @@ def test_the_sweep_removes_what_is_due_and_later_the_row(parts: Parts) -> None:
     parts.make_due("expiring", due)
     parts.sweep().data()
     assert [parts.read(job_id)["data_removed"] for job_id in (kept, due)] == [False, True]
-    assert len(parts.storage.keys(outputs_prefix(kept))) == 1 and parts.storage.keys(outputs_prefix(due)) == []
+    assert len(parts.storage.keys(outputs_prefix(kept))) == 2 and parts.storage.keys(outputs_prefix(due)) == []
     parts.sweep().rows()
     assert parts.read(due)["id"] == due
     parts.make_due("rows", due)
@@ -287,6 +295,16 @@ def test_a_late_removal_does_not_touch_what_was_drawn_after_the_job_was_queued_a
     assert parts.redis.zscore(f"{parts.settings.redis_prefix}leftovers", job_id) is not None
     assert not remove_data(dead, parts.store, parts.storage)
     assert parts.client.get(parts.read(job_id)["output"]).data == PICTURE
+
+
+def test_leftovers_go_and_what_the_record_names_stays(parts: Parts) -> None:
+    job_id = parts.drawn()
+    published = parts.storage.keys(outputs_prefix(job_id))
+    for key in (output_key(job_id, 9, 0, "png"), thumbnail_key(job_id, 9, 0)):
+        parts.storage.put(key, b"left over", content_type="image/png", metadata={})
+    parts.make_due("leftovers", job_id)
+    parts.sweep().leftovers()
+    assert parts.storage.keys(outputs_prefix(job_id)) == published
 
 
 def test_without_storage_nothing_is_forgotten(parts: Parts) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from celery import Celery
+from PIL import Image
 
 from shared.job_store import JobStore, connect_store
 from shared.jobs import Job, Lane, RenderSpec, Status
@@ -16,7 +19,7 @@ from shared.queue import enqueue_render, make_celery, message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
-from shared.worker_registry import WorkerRegistry, connect_workers
+from shared.worker_registry import Standing, WorkerRegistry, connect_workers
 from tests.contracts.jobs import MODEL, new_spec
 from tests.integration.conftest import S3Location
 from tests.integration.processes import Processes, wait_until
@@ -73,7 +76,10 @@ def test_a_job_goes_the_whole_way(processes: Processes, store: JobStore, celery:
     assert job.status is Status.SUCCEEDED and job.result is not None
     [output] = job.result.outputs
     assert storage.head(output.key).size_bytes == output.size_bytes
-    assert storage.keys(f"outputs/{job.id}/") == [output.key]
+    [thumbnail] = job.result.thumbnails
+    assert storage.keys(f"outputs/{job.id}/") == [output.key, thumbnail.key]
+    with Image.open(io.BytesIO(b"".join(storage.open(thumbnail.key).chunks()))) as small:
+        assert (small.format, small.size, thumbnail.content_type) == ("WEBP", (64, 64), "image/webp")
     assert job.step == 5
     lines = job.logs.splitlines()
     assert lines[0] == "Using seed: 42" and lines[-1].startswith("100%|")
@@ -90,7 +96,9 @@ def test_an_order_for_several_pictures_gets_them_all_with_names_of_their_own(
     job = ended(store, job_id)
     assert job.status is Status.SUCCEEDED and job.result is not None
     assert [output.filename for output in job.result.outputs] == ["tile.jpg", "tile_45deg.jpg", "tile_legend.jpg"]
-    assert sorted(storage.keys(f"outputs/{job.id}/")) == sorted(output.key for output in job.result.outputs)
+    names = [thumbnail.filename for thumbnail in job.result.thumbnails]
+    assert names == ["tile_thumb.webp", "tile_45deg_thumb.webp", "tile_legend_thumb.webp"]
+    assert sorted(storage.keys(f"outputs/{job.id}/")) == sorted(file.key for file in job.result.files)
     assert (job.result.candidates, job.step) == (2, 10)
     assert job.result.tile_score == 0 and job.result.seam_score is not None
     assert "Candidate 2 of 2, seed 43" in job.logs and "Kept seed" in job.logs
@@ -109,8 +117,8 @@ def test_a_killed_worker_costs_its_job_one_attempt_and_the_next_worker_ends_it(
     processes.worker_of(victim).kill()
     job = ended(store, job_id)
     assert (job.status, job.crashes, job.fence) == (Status.SUCCEEDED, 1, 2)
+    assert job.result is not None and storage.keys(f"outputs/{job_id}/") == [file.key for file in job.result.files]
     # No courier runs, so nobody looks for leases: it was the guardian that gave the job back.
-    assert len(storage.keys(f"outputs/{job_id}/")) == 1
 
 
 def test_a_job_of_a_worker_killed_with_its_guardian_comes_back_by_its_lease(
@@ -219,6 +227,31 @@ def test_a_worker_stopped_in_a_long_job_hands_it_back_uncharged(processes: Proce
     assert (job.status, job.fence, job.crashes) == (Status.QUEUED, 1, 0)
     processes.guardian()
     assert ended(store, job_id).fence == 2
+
+
+def test_a_drained_worker_ends_its_job_and_takes_the_next_when_it_is_resumed(
+    processes: Processes, store: JobStore, celery: Celery, workers: WorkerRegistry
+) -> None:
+    processes.extra["STANDIN_STEP_S"] = "0.4"
+    processes.courier()
+    guardian = processes.guardian()
+    held = submit(store, celery)
+    wait_until(lambda: store.get(held).step >= 1, timeout_s=120)
+    waiting = [submit(store, celery) for _ in range(3)]
+    name = store.get(held).worker
+    assert name is not None
+    workers.drain(name)
+    assert [info.standing for info in workers.everybody()] == [Standing.DRAINING]
+    wait_until(lambda: [info.standing for info in workers.everybody()] == [Standing.DRAINED], timeout_s=120)
+    assert workers.alive() == [] and psutil.Process(guardian.pid).children() == []
+    # What it held when it heard of it is done, and nothing that waited is lost or charged.
+    assert (store.get(held).status, store.get(held).crashes) == (Status.SUCCEEDED, 0)
+    left = [job_id for job_id in waiting if not store.get(job_id).status.is_terminal]
+    assert left and {store.get(job_id).status for job_id in left} == {Status.QUEUED}
+    workers.resume(name)
+    ends = [ended(store, job_id, timeout_s=120) for job_id in waiting]
+    assert {(job.status, job.fence, job.crashes) for job in ends} == {(Status.SUCCEEDED, 1, 0)}
+    assert [info.name for info in workers.alive()] == [name]
 
 
 def test_a_worker_shows_itself_only_while_it_is_there(processes: Processes, workers: WorkerRegistry) -> None:

@@ -26,6 +26,7 @@ from shared.jobs import Job, RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
+from worker.pulse import Memory
 
 STEPS = 5
 STEP_S = re.compile(r"([0-9.]+) s a step")
@@ -40,13 +41,24 @@ class Picture:
 class StandInPipeline:
     def __init__(self) -> None:
         self.step_s = float(os.environ.get("STANDIN_STEP_S", "0.02"))
+        self.prompt = ""
 
     @property
     def provenance(self) -> dict[str, Any]:
         return {"device": "stand-in"}
 
+    @property
+    def memory(self) -> Memory | None:
+        return None
+
+    def preview(self) -> NDArray[np.uint8]:
+        if "no preview" in self.prompt:
+            raise RuntimeError("the stand-in shows nothing before it is done")
+        return np.full((128, 128, 3), (200, 40, 40), np.uint8)
+
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         started_s = time.monotonic()
+        self.prompt = spec.prompt
         asked = STEP_S.search(spec.prompt)
         step_s = float(asked[1]) if asked else self.step_s
         if "out of memory" in spec.prompt:

@@ -30,6 +30,13 @@ class PaintingPipeline:
     def provenance(self) -> dict[str, Any]:
         return {"device": "painter"}
 
+    @property
+    def memory(self) -> None:
+        return None
+
+    def preview(self) -> Any:
+        raise AssertionError("nobody asks for it here")
+
     def render(self, spec: RenderSpec, on_step: Any) -> Any:
         for step in range(1, spec.steps + 1):
             on_step(step, spec.steps)

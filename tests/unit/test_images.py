@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from worker.images import ASCII_MARK, EXIF_IFD, USER_COMMENT, Encoded, OutputFormat, encode
+from worker.images import ASCII_MARK, EXIF_IFD, USER_COMMENT, Encoded, OutputFormat, encode, encode_small
 
 PARAMETERS: dict[str, Any] = {
     "prompt": "50% red, 50% жемчужный",
@@ -69,6 +69,12 @@ def test_quality_trades_bytes_for_nearness(pixels: NDArray[np.uint8], output_for
     errors = [np.abs(pixels_of(data).astype(int) - pixels).mean() for data in (low, high)]
     assert len(low) < len(high)
     assert errors[1] < errors[0] and errors[1] < 12
+
+
+def test_a_small_version_keeps_the_proportions_and_never_grows(pixels: NDArray[np.uint8]) -> None:
+    for side_px, size in ((48, (48, 32)), (384, (96, 64))):
+        with Image.open(io.BytesIO(encode_small(pixels, side_px=side_px).data)) as picture:
+            assert (picture.format, picture.size) == ("WEBP", size)
 
 
 @pytest.mark.parametrize("output_format", FORMATS)

@@ -50,3 +50,9 @@ def test_what_a_newer_worker_measured_is_passed_over() -> None:
     newer = asdict(new_result()) | {"gloss_score": 0.5}
     newer["outputs"][0]["width_px"] = 1024
     assert Result.from_json(json.dumps(newer)) == new_result()
+
+
+def test_a_result_from_before_there_were_small_versions_has_none() -> None:
+    older = asdict(new_result())
+    del older["thumbnails"]
+    assert Result.from_json(json.dumps(older)) == new_result()

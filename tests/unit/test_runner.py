@@ -40,6 +40,7 @@ def station(store: JobStore) -> Iterator[Station]:
         name="w",
         manifest=load_catalog(Settings().models_dir).by_slug(MODEL),
         store=store,
+        previews=cast("Any", None),
         storage=cast("Any", None),
         pipeline=cast("Any", None),
         pulse=Pulse(write_fd),

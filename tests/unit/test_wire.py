@@ -57,6 +57,14 @@ def test_one_picture_is_one_address_and_several_are_a_list() -> None:
     assert prediction(replace(job, result=two), base_url=BASE)["output"] == [first, first.replace("tile.png", "a%20b.png")]
 
 
+def test_small_versions_have_addresses_beside_the_pictures() -> None:
+    small = Output("k", "tile_thumb.webp", "image/webp", 3, "cd" * 32)
+    job = new_job(Status.SUCCEEDED, result=replace(new_result(), thumbnails=[small]))
+    assert prediction(job, base_url=BASE)["thumbnails"] == [f"{BASE}/v1/files/{job.spec.file_token}/tile_thumb.webp"]
+    before_there_were_any = replace(job, result=new_result())
+    assert prediction(before_there_were_any, base_url=BASE)["thumbnails"] == []
+
+
 def test_times_metrics_and_progress() -> None:
     running = prediction(new_job(Status.RUNNING, started_ms=CREATED_MS + 500, step=5), base_url=BASE)
     assert running["created_at"] == "2025-11-22T08:26:40.123Z"

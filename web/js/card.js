@@ -2,8 +2,9 @@
 
 import { h, fill, iconButton, button } from "./dom.js";
 import { moment, percent, t } from "./i18n.js";
+import { Preview } from "./preview.js";
 import { drawSketch } from "./sketch.js";
-import { grade, nameOf, outlookOf, partsOf, picturesOf, standingOf } from "./tile.js";
+import { grade, nameOf, outlookOf, partsOf, picturesOf, previewOf, smallPicturesOf, standingOf } from "./tile.js";
 import { hasEnded } from "./watch.js";
 
 export class Card {
@@ -12,6 +13,7 @@ export class Card {
     this.palette = palette;
     this.actions = actions;
     this.picture = h("div", { class: "card-picture" });
+    this.preview = new Preview();
     this.open = h("button", { type: "button", class: "card-open", on: { click: () => this.actions.open(this.prediction) } });
     this.box = h("input", {
       type: "checkbox",
@@ -50,6 +52,7 @@ export class Card {
     if (!before) this.showStripe();
     this.showState(standing);
     this.showProgress();
+    this.preview.show(previewOf(prediction));
     if (!before || standingOf(before) !== standing) {
       this.showPicture(standing);
       this.showButtons();
@@ -93,9 +96,9 @@ export class Card {
   }
 
   showPicture(standing) {
-    const [address] = picturesOf(this.prediction);
+    const [address] = smallPicturesOf(this.prediction);
     if (standing !== "succeeded" || !address) {
-      fill(this.picture, this.sketch());
+      fill(this.picture, this.sketch(), standing === "processing" ? this.preview.element : null);
       return;
     }
     const image = h("img", { alt: "", loading: "lazy", decoding: "async", class: "arriving" });
@@ -106,7 +109,11 @@ export class Card {
         .catch(() => {})
         .then(() => image.classList.remove("arriving")),
     );
-    image.addEventListener("error", () => this.element.classList.add("broken"));
+    const [picture] = picturesOf(this.prediction);
+    image.addEventListener("error", () => {
+      if (image.getAttribute("src") === picture) this.element.classList.add("broken");
+      else image.src = picture;
+    });
     image.src = address;
     if (this.picture.childElementCount) this.picture.append(image);
     else fill(this.picture, this.wash(), image);

@@ -9,6 +9,8 @@ const SEED_MAX = 2 ** 32 - 1;
 const PLAIN = ["output_format"];
 /** What stands in front, in this order; the rest follows under "more options". */
 const FIRST = ["seed", "output_format", "guidance_mode", "num_candidates"];
+/** What is on here though the API leaves it off: whoever orders on this page watches. */
+const ON = ["preview"];
 const ELSEWHERE = ["prompt"];
 const SAME_AS_ANOTHER = { output_format: ["jpeg"] };
 /** Whole numbers of so few values are shown as a choice. */
@@ -241,7 +243,7 @@ export class Fields {
       type: "checkbox",
       role: "switch",
       id,
-      checked: schema.default === true,
+      checked: schema.default === true || ON.includes(name),
       on: { change: this.onChange },
     });
     const error = h("p", { class: "remark wrong", hidden: true });

@@ -5,12 +5,28 @@ import { Chrome } from "./chrome.js";
 import { h, fill, button } from "./dom.js";
 import { alsoSpeak, complaint, duration, moment, number, percent, t } from "./i18n.js";
 import { deadLetters } from "./dead-letters.js";
-import { columns } from "./plots.js";
+import { columns, spreads } from "./plots.js";
 import { nothing, table, tileLink } from "./tables.js";
 
 const REFRESH_MS = 3000;
 const OLD_S = 60;
 const SILENT_S = 10;
+const TAKES_JOBS = ["idle", "busy"];
+const GIB = 2 ** 30;
+
+/** A GPU's memory: a bar of what is taken, and the most that the worker ever took; nothing on a CPU. */
+function memory(told) {
+  if (!told) return "–";
+  const gib = (bytes) => number(Math.round((bytes / GIB) * 10) / 10);
+  const taken = told.total_bytes - told.free_bytes;
+  return h(
+    "span",
+    { class: "memory", title: t("ops.memoryPeak", gib(told.peak_bytes)) },
+    h("i", { "aria-hidden": "true", vars: { "--taken": String(taken / told.total_bytes) } }),
+    t("ops.memoryOf", gib(taken), gib(told.total_bytes)),
+    h("span", { class: "hint", text: ` ${t("ops.memoryPeak", gib(told.peak_bytes))}` }),
+  );
+}
 
 class Ops {
   constructor() {
@@ -18,7 +34,7 @@ class Ops {
     this.api = this.chrome.api;
     this.main = document.querySelector("main");
     this.parts = Object.fromEntries(
-      ["tiles", "minutes", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [
+      ["tiles", "minutes", "times", "workers", "queues", "running", "models", "failures", "dead"].map((name) => [
         name,
         h("div", { class: `part ${name}` }),
       ]),
@@ -52,6 +68,7 @@ class Ops {
         "div",
         { class: "panels" },
         section("minutes", "ops.minutes"),
+        section("times", "ops.times"),
         section("workers", "ops.workers"),
         section("queues", "ops.queues"),
         section("running", "ops.jobs"),
@@ -105,6 +122,7 @@ class Ops {
         ),
       ),
     );
+    fill(this.parts.times, spreads(overview.totals, t("ops.timesLabel")));
     this.showWorkers(overview.workers);
     this.showQueues(overview.queues);
     this.showJobs(overview);
@@ -137,6 +155,7 @@ class Ops {
     const oldest_s = Math.max(0, ...queues.map((line) => line.oldest_s ?? 0));
     const sum = (name) => models.reduce((total, model) => total + model[name], 0);
     const dead = deadDeliveries + deadJobs;
+    const ready = workers.filter(({ state }) => TAKES_JOBS.includes(state));
     const tile = (title, value, note, state = "") =>
       h(
         "div",
@@ -149,9 +168,9 @@ class Ops {
       this.parts.tiles,
       tile(
         t("ops.workersReady"),
-        number(workers.length),
-        workers.length ? t("ops.busy", workers.filter(({ state }) => state === "busy").length) : t("health.none"),
-        workers.length ? "" : "bad",
+        number(ready.length),
+        ready.length ? t("ops.busy", ready.filter(({ state }) => state === "busy").length) : t("health.none"),
+        ready.length ? "" : "bad",
       ),
       tile(
         t("ops.waiting"),
@@ -171,22 +190,45 @@ class Ops {
       this.parts.workers,
       workers.length
         ? table(
-            [t("ops.worker"), t("look.model"), t("ops.device"), t("ops.state"), t("ops.workerDuty"), t("ops.silence")],
+            [
+              t("ops.worker"),
+              t("look.model"),
+              t("ops.device"),
+              t("ops.state"),
+              t("ops.workerDuty"),
+              t("ops.memory"),
+              t("ops.silence"),
+              "",
+            ],
             workers.map((worker) => [
               h("code", { text: worker.name }),
               worker.model,
-              worker.device,
-              h(
-                "span",
-                { class: `badge ${worker.state}` },
-                worker.prediction ? tileLink(worker.prediction, t("ops.busyState")) : t("ops.idle"),
-              ),
+              worker.device || "–",
+              this.standing(worker),
               worker.duty === null ? "–" : percent(Math.round(worker.duty * 100)),
+              memory(worker.memory),
               h("span", { class: worker.silence_s > SILENT_S ? "bad" : "", text: duration(worker.silence_s) }),
+              this.drain(worker),
             ]),
           )
         : nothing("ops.noWorkers"),
     );
+  }
+
+  standing({ state, prediction }) {
+    const word = t(`ops.worker.${state}`);
+    return h("span", { class: `badge ${state}` }, prediction ? tileLink(prediction, word) : word);
+  }
+
+  /** The button that drains a worker, or resumes it. */
+  drain({ name, state }) {
+    const action = ["draining", "drained"].includes(state) ? "resume" : "drain";
+    return button(t(`ops.${action}`), () => this.act(() => this.api.post(`workers/${encodeURIComponent(name)}/${action}`)), {
+      class: "button small",
+      title: action === "drain" ? t("ops.drainHint") : "",
+      "aria-label": `${t(`ops.${action}`)} ${name}`,
+      data: { key: `drain ${name}` },
+    });
   }
 
   showQueues(queues) {

@@ -2,7 +2,9 @@
 
 /** The same order for curl, Python and JavaScript: `[{name, text}]`. `origin` is the API's base without a slash at its end. */
 export function snippets(prediction, origin) {
-  const input = { ...prediction.input, seed: prediction.seed };
+  // A program has no use for previews.
+  const { preview: _, ...given } = prediction.input;
+  const input = { ...given, seed: prediction.seed };
   return [
     { name: "curl", text: curl(prediction.model, input, origin) },
     { name: "Python", text: python(prediction.model, input, origin) },

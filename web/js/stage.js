@@ -17,7 +17,7 @@ export class Stage {
     this.listen();
   }
 
-  /** Show a picture; `address` is null while there is none, then `instead` is shown. */
+  /** Show a picture; `address` is null while there is none, then `instead`, an element or several, is shown. */
   show(address, name, instead) {
     this.address = address;
     this.element.setAttribute("aria-label", t("look.picture", name));

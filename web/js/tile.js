@@ -22,6 +22,17 @@ export function picturesOf(prediction) {
   return [prediction.output ?? []].flat().map(own);
 }
 
+/** The addresses of small versions of a prediction's pictures; for tiles that have none the pictures themselves. */
+export function smallPicturesOf(prediction) {
+  const small = prediction.thumbnails ?? [];
+  return small.length ? small.map(own) : picturesOf(prediction);
+}
+
+/** The address of the latest preview of a prediction that is being drawn, another one after each step; or null. */
+export function previewOf({ status, urls, progress }) {
+  return status === "processing" && urls?.preview && progress.step ? `${own(urls.preview)}?step=${progress.step}` : null;
+}
+
 /** The word for how a prediction stands. */
 export function standingOf(prediction) {
   return prediction.data_removed ? "removed" : prediction.status;

@@ -3,9 +3,10 @@
 import { code, copy, downloadLink, facts, log, shares, standing, warnings } from "./details.js";
 import { h, fill, icon, iconButton, button } from "./dom.js";
 import { t } from "./i18n.js";
+import { Preview } from "./preview.js";
 import { drawSketch } from "./sketch.js";
 import { Stage } from "./stage.js";
-import { nameOf, partsOf, picturesOf } from "./tile.js";
+import { nameOf, partsOf, picturesOf, previewOf, smallPicturesOf } from "./tile.js";
 import { hasEnded } from "./watch.js";
 
 export class Viewer {
@@ -68,9 +69,12 @@ export class Viewer {
     this.title.textContent = name;
     const pictures = picturesOf(prediction);
     if (before?.id !== prediction.id || picturesOf(before).length !== pictures.length) {
-      this.stage.show(pictures[this.picture] ?? null, name, this.sketch(prediction, palette));
+      this.preview = new Preview();
+      this.stage.show(pictures[this.picture] ?? null, name, [this.sketch(prediction, palette), this.preview.element]);
       this.showStrip(pictures, name);
     }
+    if (hasEnded(prediction)) this.preview.end();
+    else this.preview.show(previewOf(prediction));
     this.tools.hidden = !pictures.length;
     this.previous.disabled = !this.actions.neighbour(prediction, -1);
     this.next.disabled = !this.actions.neighbour(prediction, 1);
@@ -102,6 +106,7 @@ export class Viewer {
 
   showStrip(pictures, name) {
     this.strip.hidden = pictures.length < 2;
+    const small = smallPicturesOf(this.prediction);
     fill(
       this.strip,
       pictures.map((address, at) =>
@@ -121,7 +126,7 @@ export class Viewer {
               },
             },
           },
-          h("img", { src: address, alt: "" }),
+          h("img", { src: small[at], alt: "" }),
         ),
       ),
     );

@@ -79,6 +79,8 @@ export default {
   "field.grout.hint": "Lay the floor of the views at an angle with joints between the tiles.",
   "field.legend": "Legend",
   "field.legend.hint": "Add a last picture with swatches and shares.",
+  "field.preview": "Live preview",
+  "field.preview.hint": "A rough picture while it is drawn.",
   "field.profile": "Profile",
   "field.profile.hint": "Which of the model's ways to draw; exact is its own.",
   "seed.dice": "Another seed",

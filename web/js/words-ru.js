@@ -82,6 +82,8 @@ export default {
   "field.grout.hint": "Показать швы между плитками на видах под углом.",
   "field.legend": "Легенда",
   "field.legend.hint": "Добавить снимок с образцами цветов и долями.",
+  "field.preview": "Показывать ход",
+  "field.preview.hint": "Приблизительная картинка, пока плитка рисуется.",
   "field.profile": "Профиль",
   "field.profile.hint": "Каким из способов модели рисовать; exact — её собственный.",
   "seed.dice": "Другое зерно",

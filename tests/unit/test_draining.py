@@ -1,0 +1,138 @@
+"""Drained workers: what the register says of them, and what their guardian does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import pytest
+from redis import Redis
+
+from shared.errors import NotFound
+from shared.job_store import JobStore
+from shared.queue import make_celery
+from shared.settings import Settings
+from shared.worker_registry import DeviceMemory, Standing, WorkerInfo, WorkerRegistry, connect_workers
+from worker.guardian import Guardian
+
+SETTINGS = Settings(redis_prefix="test:", lease_s=3, heartbeat_s=0.2, grace_s=20)
+
+READY_UNTIL_TOLD = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+open(sys.argv[1], "a").write("started\\n")
+os.write(int(os.environ["GRANULE_PULSE_FD"]), b'{"kind": "ready", "device": "GPU"}\\n')
+memory = b'{"kind": "memory", "free_bytes": 60, "total_bytes": 80, "peak_bytes": 12}\\n'
+os.write(int(os.environ["GRANULE_PULSE_FD"]), memory)
+signal.pause()
+"""
+IGNORES_IT = READY_UNTIL_TOLD.replace("lambda *_: os._exit(0)", "signal.SIG_IGN")
+
+
+@pytest.fixture
+def redis() -> Redis:
+    return fakeredis.FakeRedis(decode_responses=True)
+
+
+@pytest.fixture
+def workers(redis: Redis) -> WorkerRegistry:
+    return connect_workers(SETTINGS, redis)
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
+    return found
+
+
+class Watched:
+    """A guardian in a thread, whose worker does nothing but wait for the end."""
+
+    def __init__(self, redis: Redis, workers: WorkerRegistry, log: Any, program: str, settings: Settings = SETTINGS) -> None:
+        store = JobStore(redis, prefix="test:", retention_s=3600, lease_s=3, max_attempts=3)
+        command = [sys.executable, "-c", program, str(log)]
+        celery = make_celery(settings)
+        self.guardian = Guardian(command, settings=settings, store=store, workers=workers, celery=celery)
+        self.workers, self.log = workers, log
+        self.thread = threading.Thread(target=self.guardian.run)
+
+    def __enter__(self) -> Watched:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.guardian.stop()
+        self.thread.join(30)
+
+    def standing(self) -> Standing | None:
+        found = self.workers.everybody()
+        return found[0].standing if found else None
+
+    @property
+    def starts(self) -> int:
+        return self.log.read_text().count("started") if self.log.exists() else 0
+
+
+def test_a_drained_worker_ends_and_another_starts_when_it_is_resumed(
+    redis: Redis, workers: WorkerRegistry, tmp_path: Any
+) -> None:
+    with Watched(redis, workers, tmp_path / "log", READY_UNTIL_TOLD) as watched:
+        [info] = wait_for(workers.alive)
+        assert (info.device, info.standing) == ("GPU", Standing.READY)
+        wait_for(lambda: workers.alive()[0].memory == DeviceMemory(60, 80, 12))
+        workers.drain(info.name)
+        wait_for(lambda: watched.standing() is Standing.DRAINED)
+        assert workers.alive() == [] and watched.starts == 1
+        [resting] = workers.everybody()
+        assert (resting.name, resting.device) == (info.name, "GPU")
+        workers.resume(info.name)
+        [again] = wait_for(workers.alive)
+        assert (again.name, watched.starts) == (info.name, 2)
+    assert workers.everybody() == [] and redis.keys("test:drain:*") == []
+
+
+def test_a_drained_worker_stays_drained_while_nobody_resumes_it(redis: Redis, workers: WorkerRegistry, tmp_path: Any) -> None:
+    with Watched(redis, workers, tmp_path / "log", READY_UNTIL_TOLD) as watched:
+        [info] = wait_for(workers.alive)
+        workers.drain(info.name)
+        wait_for(lambda: watched.standing() is Standing.DRAINED)
+        seen_s = [one.silence_s for _ in range(20) for one in workers.everybody() if not time.sleep(0.05)]
+        assert len(seen_s) == 20 and watched.starts == 1
+
+
+def test_a_worker_that_does_not_end_though_it_holds_nothing_is_killed(
+    redis: Redis, workers: WorkerRegistry, tmp_path: Any
+) -> None:
+    hasty = SETTINGS.model_copy(update={"grace_s": 0.5})
+    with Watched(redis, workers, tmp_path / "log", IGNORES_IT, hasty) as watched:
+        [info] = wait_for(workers.alive)
+        workers.drain(info.name)
+        wait_for(lambda: watched.standing() is Standing.DRAINED)
+
+
+def test_an_operators_word_counts_before_the_worker_has_heard_it(workers: WorkerRegistry) -> None:
+    workers.beat(WorkerInfo("w", "m", "cpu"))
+    assert [info.standing for info in workers.everybody()] == [Standing.READY]
+    workers.drain("w")
+    assert [info.standing for info in workers.everybody()] == [Standing.DRAINING]
+    assert workers.beat(WorkerInfo("w", "m", "cpu", standing=Standing.DRAINED)) is True
+    assert workers.alive() == [] and [info.standing for info in workers.everybody()] == [Standing.DRAINED]
+    workers.resume("w")
+    assert [info.standing for info in workers.everybody()] == [Standing.STARTING]
+    assert workers.beat(WorkerInfo("w", "m", "cpu")) is False
+    assert [info.name for info in workers.alive()] == ["w"]
+    with pytest.raises(NotFound, match="'x'"):
+        workers.drain("x")
+
+
+def test_a_worker_of_an_older_version_is_one_that_takes_jobs(redis: Redis, workers: WorkerRegistry) -> None:
+    redis.hset("test:worker:old", mapping={"model": "m", "device": "cpu", "busy_s": 3, "starved_s": 1})
+    redis.sadd("test:workers", "old")
+    [info] = workers.everybody()
+    assert (info.standing, info.duty, info.memory) == (Standing.READY, 0.75, None)
