@@ -229,11 +229,14 @@ class Result:
 
 
 def weights_digest(provenance: Mapping[str, Any]) -> str:
-    """Return one digest of the weights that a pipeline's `provenance` names: files, LoRA strength, scheduler.
+    """Return one digest of what a pipeline's `provenance` says of weights and batch: files, LoRA strength, scheduler, rows.
 
-    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture.
+    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture. A batch of more than
+    one does no more than that either; but a model's workers draw both ways, and the same order is to get the same bytes.
     """
-    return _digest([provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")])
+    rows = provenance.get("batch_size", 1)
+    named = [provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")]
+    return _digest(named if rows == 1 else [*named, rows])
 
 
 def _compact(value: Mapping[str, Any]) -> str:
