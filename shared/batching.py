@@ -7,7 +7,18 @@ from dataclasses import fields
 from shared.jobs import RenderSpec
 
 FREE = frozenset(
-    {"prompt", "negative_prompt", "seed", "painted", "granule_px", "output_format", "output_quality", "angles", "grout", "legend"}
+    {
+        "prompt",
+        "negative_prompt",
+        "seed",
+        "painted",
+        "granule_px",
+        "output_format",
+        "output_quality",
+        "angles",
+        "grout",
+        "legend",
+    }
 )
 """The fields of a render that each row of a batch has for itself: what the model is told, and what is done with the pixels
 afterwards. All others must agree; so must one that a later version adds, unless it is named here."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline
-from diffusers.callbacks import SDXLCFGCutoffCallback
 from numpy.typing import NDArray
 
+from shared.batching import share_forward
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
@@ -29,8 +28,9 @@ from shared.settings import Settings
 from worker.compiling import pays, uncompiled
 from worker.guided import encode_pixels, paint_guide
 from worker.loading import LoadedModel, load_model
-from worker.prompt_encoder import PromptEncoder
+from worker.prompt_encoder import PromptEncoder, join_encodings
 from worker.seamless import circular_padding
+from worker.spec_check import check_spec
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "token
 # Two steps reach both halves of a second-order sampler; the kernels are those of a render of any length.
 WARM_UP_STEPS = 2
 WARM_UP_ON_CPU_PX = 256
-SIZE_STEP_PX = 8
-SEED_LIMIT = 2**32
+GUIDED_TENSORS = ["prompt_embeds", "add_text_embeds", "add_time_ids"]
+IN_PARTS = {"drawn": "in smaller parts"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,9 @@ class Pipeline:
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
         self._provenance = _describe(model, manifest)
-        self._is_lean = False
+        self._batch_size = manifest.render.batch_size
+        # What is particular to the way in which the last picture was drawn.
+        self._manner: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +75,7 @@ class Pipeline:
     @property
     def provenance(self) -> dict[str, Any]:
         """What besides the request decided the last picture's pixels, ready for JSON: digests, versions, dtype, device."""
-        return self._provenance | ({"drawn": "in smaller parts"} if self._is_lean else {})
+        return self._provenance | self._manner
 
     def render(self, spec: RenderSpec, on_step: OnStep) -> Rendered:
         """Draw one picture.
@@ -89,14 +91,38 @@ class Pipeline:
         """
         check_spec(spec)
         started = time.perf_counter()
-        self._is_lean = False
+        self._manner = {}
         try:
-            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+            [pixels] = self._draw([spec], on_step)
+            return Rendered(pixels, time.perf_counter() - started)
         except OutOfMemory as error:
             log.warning("%s; it is drawn once more, in smaller parts", error)
         # Out here, where the error with all the tensors of its frames is gone.
         with self._lean():
-            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+            [pixels] = self._draw([spec], on_step)
+            return Rendered(pixels, time.perf_counter() - started)
+
+    def render_batch(self, specs: Sequence[RenderSpec], on_step: OnStep) -> list[Rendered]:
+        """Draw the pictures of 1 to `batch_size` renders in one forward, and return them in their order.
+
+        The renders must `share_forward`. A picture depends neither on its neighbours nor on its place among them: the batch
+        always has `batch_size` rows, the missing ones are filled up. Its bits are not those of `render`, for other shapes add
+        up in another order; `provenance` says how many rows there were. `duration_s` is that of the whole batch.
+
+        Raises:
+            InputInvalid, RenderFailed: as `render`; one picture that cannot be drawn is the end of all.
+            OutOfMemory: the device has too little memory for so many at once.
+        """
+        if not all(share_forward(specs[0], spec) for spec in specs) or len(specs) > self._batch_size:
+            raise InputInvalid(f"these {len(specs)} pictures cannot be drawn together")
+        for spec in specs:
+            check_spec(spec)
+        started = time.perf_counter()
+        self._manner = {"batch_size": self._batch_size}
+        rows = [*specs, *[specs[-1]] * (self._batch_size - len(specs))]
+        pictures = self._draw(rows, on_step)[: len(specs)]
+        duration_s = time.perf_counter() - started
+        return [Rendered(pixels, duration_s) for pixels in pictures]
 
     def _show_memory(self) -> None:
         if self._device.type != "cuda":
@@ -106,15 +132,16 @@ class Pipeline:
         GPU_MEMORY.labels("total").set(total_bytes)
         GPU_MEMORY.labels("peak").set(torch.cuda.max_memory_allocated(self._device))
 
-    def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
+    def _draw(self, specs: Sequence[RenderSpec], on_step: OnStep) -> list[NDArray[np.uint8]]:
         stopped: list[BaseException] = []
-        torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if spec.seamless else nullcontext()
-        eager = uncompiled() if spec.seamless or self._is_lean else nullcontext()
+        torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if specs[0].seamless else nullcontext()
+        eager = uncompiled() if specs[0].seamless or self._manner == IN_PARTS else nullcontext()
         try:
             with torus, eager:
-                pixels = self._decode(self._denoise(spec, on_step, stopped))
+                # Decoded one by one: a decoder needs more memory than all else, and gains nothing from company.
+                pictures = [self._decode(row[None]) for row in self._denoise(specs, on_step, stopped)]
             self._show_memory()
-            return pixels
+            return pictures
         except (RuntimeError, ValueError, MemoryError) as error:
             if error in stopped:
                 raise
@@ -123,7 +150,7 @@ class Pipeline:
     @contextmanager
     def _lean(self) -> Iterator[None]:
         """Work in smaller parts inside the block: attention head by head, the picture tile by tile. It changes pixels."""
-        self._is_lean = True
+        self._manner = IN_PARTS
         unet, vae = self._sdxl.unet, self._sdxl.vae
         processors, tiling, slicing = unet.attn_processors, vae.use_tiling, vae.use_slicing
         self._free_memory()
@@ -141,10 +168,9 @@ class Pipeline:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _denoise(self, spec: RenderSpec, on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
-        """Return the finished latents. An exception of `on_step` is put into `stopped` to be known again."""
-
-        cutoff = SDXLCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=spec.guided_steps - 1)
+    def _denoise(self, specs: Sequence[RenderSpec], on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
+        """Return the finished latents, a row a spec. An exception of `on_step` is put into `stopped` to be known again."""
+        spec = specs[0]
 
         def report(sdxl: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -152,15 +178,14 @@ class Pipeline:
             except BaseException as error:
                 stopped.append(error)
                 raise
-            kept: dict[str, Any] = cutoff.callback_fn(sdxl, index, timestep, tensors) if tensors else {}
-            return kept
+            return _without_guidance(sdxl, tensors, len(specs)) if index + 1 == spec.guided_steps and tensors else tensors
 
-        positive = self._encoder.encode(spec.prompt)
-        negative = self._encoder.encode_negative(spec.negative_prompt)
+        positive = join_encodings([self._encoder.encode(one.prompt) for one in specs])
+        negative = join_encodings([self._encoder.encode_negative(one.negative_prompt) for one in specs])
         # The library knows text-to-image and image-to-image as two pipelines; they differ in what the noise is put on.
         sdxl, start = (self._sdxl, {"width": spec.width_px, "height": spec.height_px})
         if spec.strength is not None:
-            sdxl, start = (self._img2img, self._painted_start(spec))
+            sdxl, start = (self._img2img, self._painted_start(specs))
         latents: torch.Tensor = sdxl(
             prompt_embeds=positive.embeds,
             pooled_prompt_embeds=positive.pooled,
@@ -169,22 +194,23 @@ class Pipeline:
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             # Noise drawn on the CPU is the same on every device.
-            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            generator=[torch.Generator("cpu").manual_seed(one.seed) for one in specs],
             callback_on_step_end=report,
-            callback_on_step_end_tensor_inputs=cutoff.tensor_inputs if spec.guided_steps < spec.steps else [],
+            callback_on_step_end_tensor_inputs=GUIDED_TENSORS if spec.guided_steps < spec.steps else [],
             output_type="latent",
             **start,
         ).images
         return latents
 
-    def _painted_start(self, spec: RenderSpec) -> dict[str, Any]:
-        """Return what image-to-image begins with: the latents of the painted tile, and how far to noise them."""
-        vae = self._sdxl.vae
-        guide = paint_guide(spec, lambda pixels: self._decode(encode_pixels(vae, pixels)))
-        latents = encode_pixels(vae, guide, wrap=spec.seamless)
+    def _painted_start(self, specs: Sequence[RenderSpec]) -> dict[str, Any]:
+        """Return what image-to-image begins with: the latents of the painted tiles, and how far to noise them."""
+        vae, rows = self._sdxl.vae, []
+        for spec in specs:
+            guide = paint_guide(spec, lambda pixels: self._decode(encode_pixels(vae, pixels)))
+            rows.append(encode_pixels(vae, guide, wrap=spec.seamless))
         # The library rounds steps x strength down; half a step more makes that the number that was promised.
-        strength = min(1.0, (spec.steps + 0.5) / spec.num_inference_steps)
-        return {"image": latents.to(self._sdxl.unet.dtype), "strength": strength}
+        strength = min(1.0, (specs[0].steps + 0.5) / specs[0].num_inference_steps)
+        return {"image": torch.cat(rows).to(self._sdxl.unet.dtype), "strength": strength}
 
     @torch.no_grad()
     def _decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
@@ -244,38 +270,18 @@ def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
 
 
 def warm_up(pipeline: Pipeline, manifest: Manifest) -> None:
-    """Render once, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
-    pipeline.render(_warm_up_spec(manifest, pipeline.device), lambda step, steps: None)
+    """Render once in each way, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
+    spec = _warm_up_spec(manifest, pipeline.device)
+    if manifest.render.batch_size > 1:
+        pipeline.render_batch([spec], lambda step, steps: None)
+    # Last: what the provenance says after it is what the worker announces.
+    pipeline.render(spec, lambda step, steps: None)
 
 
-def check_spec(spec: RenderSpec) -> None:
-    """Refuse a request that would fail, or silently mean something else, deep in the libraries.
-
-    Raises:
-        InputInvalid: names the field.
-    """
-    if not 0 <= spec.seed < SEED_LIMIT:
-        raise InputInvalid(f"the seed must be 0 to {SEED_LIMIT - 1}, not {spec.seed}", field="seed")
-    if spec.num_inference_steps < 1:
-        raise InputInvalid(f"at least 1 step is needed, not {spec.num_inference_steps}", field="num_inference_steps")
-    if not (math.isfinite(spec.guidance_scale) and spec.guidance_scale >= 0):
-        raise InputInvalid(f"the guidance scale must be 0 or more, not {spec.guidance_scale}", field="guidance_scale")
-    if not 0 < spec.guidance_end <= 1:
-        raise InputInvalid(f"guidance must end above 0 and at most at 1, not {spec.guidance_end}", field="guidance_end")
-    if spec.strength is not None:
-        _check_guide(spec)
-    for field, size_px in (("width", spec.width_px), ("height", spec.height_px)):
-        if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
-            raise InputInvalid(f"the {field} must be a multiple of {SIZE_STEP_PX} px, not {size_px}", field=field)
-
-
-def _check_guide(spec: RenderSpec) -> None:
-    if not 0 < (spec.strength or 0) <= 1:
-        raise InputInvalid(f"the strength must be above 0 and at most 1, not {spec.strength}", field="strength")
-    if not spec.painted:
-        raise InputInvalid("a guided picture needs colours to paint", field="painted")
-    if spec.width_px != spec.height_px:
-        raise InputInvalid(f"a guided picture is square, not {spec.width_px} x {spec.height_px} px", field="width")
+def _without_guidance(sdxl: Any, tensors: dict[str, Any], rows: int) -> dict[str, Any]:
+    """End classifier-free guidance in a running call: only the rows with the prompt are left, behind those without it."""
+    sdxl._guidance_scale = 0.0
+    return {name: tensor[-rows:] for name, tensor in tensors.items()}
 
 
 def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:

@@ -15,6 +15,7 @@ from functools import partial
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
 from shared.metrics import JOB_PHASE
+from worker.batch import draw_together
 from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
@@ -53,13 +54,16 @@ def run_jobs(job_id: str, station: Station) -> None:
     until_s = time.monotonic() + TURN_S
     named: str | None = job_id
     while station.spool.wait_for_place(station.is_stopping):
-        job = _claim(named, station)
-        if job is None and named is not None:
-            job = _claim(None, station)
-        if job is None:
+        jobs = _claim(named, station)
+        if not jobs and named is not None:
+            jobs = _claim(None, station)
+        if not jobs:
             return
         named = None
-        _run_job(job, station)
+        if len(jobs) == 1:
+            _run_job(jobs[0], station)
+        else:
+            _run_batch(jobs, station)
         if time.monotonic() > until_s or station.is_stopping():
             return
 
@@ -85,6 +89,28 @@ def _run_job(job: Job, station: Station) -> None:
         station.spool.wait_until_empty()
 
 
+def _run_batch(jobs: list[Job], station: Station) -> None:
+    """Draw the pictures of jobs that were claimed together, and hand them to the publisher. Raises WorkerBroken.
+
+    None of them is a suspect: what was given back before is claimed alone.
+    """
+    claimed_s = time.monotonic()
+    for job in jobs:
+        log.info("job %s claimed, fence %d, with %d others", job.id, job.fence, len(jobs) - 1, extra={"job_id": job.id})
+        station.pulse.send(Holding(job.id, job.fence))
+    try:
+        pictures = draw_together(jobs, station, claimed_s)
+    except Exception as error:
+        if not isinstance(error, DeviceLost):
+            log.exception("jobs %s met an unforeseen error", ", ".join(job.id for job in jobs))
+        for job in jobs:
+            station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
+        raise WorkerBroken from error
+    for drawn in pictures:
+        station.pulse.send(Publishing(drawn.job.id, drawn.job.fence))
+        station.spool.put(partial(publish, drawn, station))
+
+
 def _is_suspect(job: Job) -> bool:
     """A job that a worker died over before may be what killed it: it must not take others with it again."""
     return job.crashes > 0
@@ -101,8 +127,8 @@ def _wait_until_alone(job: Job, progress: Progress, station: Station) -> None:
     station.spool.wait_until_empty(show_life)
 
 
-def _claim(job_id: str | None, station: Station) -> Job | None:
-    """Claim a job, or the first in line, with one token for all tries: a claim whose reply was lost is found again."""
+def _claim(job_id: str | None, station: Station) -> list[Job]:
+    """Claim a job, or what is first in line, with one token for all tries: a claim whose reply was lost is found again."""
     token = secrets.token_hex(8)
     for _ in range(CLAIM_TRIES - 1):
         try:
@@ -112,10 +138,11 @@ def _claim(job_id: str | None, station: Station) -> Job | None:
     return _claim_once(job_id, token, station)
 
 
-def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
+def _claim_once(job_id: str | None, token: str, station: Station) -> list[Job]:
     if job_id is None:
-        return station.store.claim_next(station.manifest.slug, worker=station.name, token=token)
-    return station.store.claim(job_id, worker=station.name, delivery_token=token)
+        return station.store.claim_batch(station.manifest.slug, worker=station.name, token=token, size=station.batch_size)
+    job = station.store.claim(job_id, worker=station.name, delivery_token=token)
+    return [] if job is None else [job]
 
 
 def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
