@@ -34,6 +34,13 @@ def test_a_drawing_that_makes_no_step_is_to_blame() -> None:
     assert pinged(watched, 19.5).must_die(19.5, LIMITS) == Verdict("job b made no step for 10 s", (watched.held["b", 1],))
 
 
+def test_of_jobs_that_are_drawn_together_any_may_be_to_blame_and_no_other() -> None:
+    together = [(5.0, Holding("b", 1)), (5.0, Holding("c", 2)), (9.0, Step("b", 1)), (9.0, Step("c", 2))]
+    watched = worker((0, Holding("a", 1)), (1, Publishing("a", 1)), *together)
+    verdict = pinged(watched, 19.5).must_die(19.5, LIMITS)
+    assert verdict is not None and verdict.culprits == (watched.held["b", 1], watched.held["c", 2])
+
+
 def test_an_upload_may_take_longer_than_a_step_but_not_for_ever() -> None:
     watched = worker((0, Holding("a", 1)), (1, Publishing("a", 1)))
     assert pinged(watched, 40).must_die(40, LIMITS) is None
