@@ -56,7 +56,7 @@ def main() -> None:
     threads = f"{torch.get_num_threads()} threads"
     title = f"{spec.num_inference_steps} steps, {spec.width_px} x {spec.height_px}, {arguments.turns} turns, {threads}"
     columns = ["batch", "s/image p50", "ratio", "processor s/image p50", "ratio", "PSNR to the picture drawn alone, dB"]
-    report = Report("batches", machine, {"model": manifest.slug, "found": found}, [Table(title, columns, rows)])  # type: ignore[dict-item]
+    report = Report("batches", machine, {"model": manifest.slug, "found": found}, [Table(title, columns, rows)])
     write_report(report)
 
 

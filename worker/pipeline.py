@@ -10,13 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from numpy.typing import NDArray
 
 from shared.batching import share_forward
@@ -25,10 +24,11 @@ from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
-from worker.compiling import pays, uncompiled
+from worker.compiling import uncompiled
 from worker.guided import encode_pixels, paint_guide
 from worker.loading import LoadedModel, load_model
 from worker.prompt_encoder import PromptEncoder, join_encodings
+from worker.provenance import describe
 from worker.seamless import circular_padding
 from worker.spec_check import check_spec
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int], None]
 
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "tokenizers")
 # Two steps reach both halves of a second-order sampler; the kernels are those of a render of any length.
 WARM_UP_STEPS = 2
 WARM_UP_ON_CPU_PX = 256
@@ -52,17 +51,35 @@ class Rendered:
     duration_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """The library's two pipelines over one UNet: from noise, and from a picture. They share all their models."""
+
+    text: StableDiffusionXLPipeline
+    image: StableDiffusionXLImg2ImgPipeline
+
+    @classmethod
+    def over(cls, text: StableDiffusionXLPipeline) -> _Sampler:
+        image = StableDiffusionXLImg2ImgPipeline(**text.components, add_watermarker=False)
+        image.set_progress_bar_config(disable=True)
+        return cls(text, image)
+
+    @property
+    def unet(self) -> Any:
+        return self.text.unet
+
+
 class Pipeline:
     """One loaded model, ready to render. Get it from `load_pipeline`."""
 
     def __init__(self, model: LoadedModel, manifest: Manifest) -> None:
         self._sdxl = model.pipeline
-        # The same models once more: image-to-image has no weights of its own.
-        self._img2img = StableDiffusionXLImg2ImgPipeline(**model.pipeline.components, add_watermarker=False)
-        self._img2img.set_progress_bar_config(disable=True)
+        # By the profile that has a UNet of its own; the empty name is the model's.
+        self._samplers = {name: _Sampler.over(one.pipeline) for name, one in model.distilled.items()}
+        self._samplers[""] = _Sampler.over(model.pipeline)
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
-        self._provenance = _describe(model, manifest)
+        self._provenance = describe(model, manifest)
         self._batch_size = manifest.render.batch_size
         # What is particular to the way in which the last picture was drawn.
         self._manner: dict[str, Any] = {}
@@ -91,14 +108,14 @@ class Pipeline:
         """
         check_spec(spec)
         started = time.perf_counter()
-        self._manner = {}
+        self._manner = _profile_of(spec)
         try:
             [pixels] = self._draw([spec], on_step)
             return Rendered(pixels, time.perf_counter() - started)
         except OutOfMemory as error:
             log.warning("%s; it is drawn once more, in smaller parts", error)
         # Out here, where the error with all the tensors of its frames is gone.
-        with self._lean():
+        with self._lean(self._sampler(spec)):
             [pixels] = self._draw([spec], on_step)
             return Rendered(pixels, time.perf_counter() - started)
 
@@ -118,11 +135,16 @@ class Pipeline:
         for spec in specs:
             check_spec(spec)
         started = time.perf_counter()
-        self._manner = {"batch_size": self._batch_size}
+        self._manner = _profile_of(specs[0]) | {"batch_size": self._batch_size}
         rows = [*specs, *[specs[-1]] * (self._batch_size - len(specs))]
         pictures = self._draw(rows, on_step)[: len(specs)]
         duration_s = time.perf_counter() - started
         return [Rendered(pixels, duration_s) for pixels in pictures]
+
+    def _sampler(self, spec: RenderSpec) -> _Sampler:
+        if spec.distilled not in self._samplers:
+            raise InputInvalid(f"this worker's manifest has no profile {spec.distilled!r} with a LoRA", field="profile")
+        return self._samplers[spec.distilled]
 
     def _show_memory(self) -> None:
         if self._device.type != "cuda":
@@ -134,12 +156,13 @@ class Pipeline:
 
     def _draw(self, specs: Sequence[RenderSpec], on_step: OnStep) -> list[NDArray[np.uint8]]:
         stopped: list[BaseException] = []
-        torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if specs[0].seamless else nullcontext()
-        eager = uncompiled() if specs[0].seamless or self._manner == IN_PARTS else nullcontext()
+        sampler = self._sampler(specs[0])
+        torus = circular_padding(sampler.unet, self._sdxl.vae) if specs[0].seamless else nullcontext()
+        eager = uncompiled() if specs[0].seamless or "drawn" in self._manner else nullcontext()
         try:
             with torus, eager:
                 # Decoded one by one: a decoder needs more memory than all else, and gains nothing from company.
-                pictures = [self._decode(row[None]) for row in self._denoise(specs, on_step, stopped)]
+                pictures = [self._decode(row[None]) for row in self._denoise(sampler, specs, on_step, stopped)]
             self._show_memory()
             return pictures
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -148,13 +171,13 @@ class Pipeline:
             raise self._translate(error) from error
 
     @contextmanager
-    def _lean(self) -> Iterator[None]:
+    def _lean(self, sampler: _Sampler) -> Iterator[None]:
         """Work in smaller parts inside the block: attention head by head, the picture tile by tile. It changes pixels."""
-        self._manner = IN_PARTS
-        unet, vae = self._sdxl.unet, self._sdxl.vae
+        self._manner = self._manner | IN_PARTS
+        unet, vae = sampler.unet, self._sdxl.vae
         processors, tiling, slicing = unet.attn_processors, vae.use_tiling, vae.use_slicing
         self._free_memory()
-        self._sdxl.enable_attention_slicing("max")
+        sampler.text.enable_attention_slicing("max")
         vae.use_tiling = vae.use_slicing = True
         try:
             yield
@@ -168,7 +191,9 @@ class Pipeline:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _denoise(self, specs: Sequence[RenderSpec], on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
+    def _denoise(
+        self, sampler: _Sampler, specs: Sequence[RenderSpec], on_step: OnStep, stopped: list[BaseException]
+    ) -> torch.Tensor:
         """Return the finished latents, a row a spec. An exception of `on_step` is put into `stopped` to be known again."""
         spec = specs[0]
 
@@ -183,9 +208,9 @@ class Pipeline:
         positive = join_encodings([self._encoder.encode(one.prompt) for one in specs])
         negative = join_encodings([self._encoder.encode_negative(one.negative_prompt) for one in specs])
         # The library knows text-to-image and image-to-image as two pipelines; they differ in what the noise is put on.
-        sdxl, start = (self._sdxl, {"width": spec.width_px, "height": spec.height_px})
+        sdxl, start = (sampler.text, {"width": spec.width_px, "height": spec.height_px})
         if spec.strength is not None:
-            sdxl, start = (self._img2img, self._painted_start(specs))
+            sdxl, start = (sampler.image, self._painted_start(specs))
         latents: torch.Tensor = sdxl(
             prompt_embeds=positive.embeds,
             pooled_prompt_embeds=positive.pooled,
@@ -275,7 +300,12 @@ def warm_up(pipeline: Pipeline, manifest: Manifest) -> None:
     if manifest.render.batch_size > 1:
         pipeline.render_batch([spec], lambda step, steps: None)
     # Last: what the provenance says after it is what the worker announces.
-    pipeline.render(spec, lambda step, steps: None)
+    for name in (*manifest.distilled, ""):
+        pipeline.render(manifest.in_profile(spec, name) if name else spec, lambda step, steps: None)
+
+
+def _profile_of(spec: RenderSpec) -> dict[str, Any]:
+    return {"profile": spec.distilled} if spec.distilled else {}
 
 
 def _without_guidance(sdxl: Any, tensors: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -296,29 +326,3 @@ def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
         # With guidance and without are two shapes of the same work, and both are to be warm.
         guidance_end=0.5 if any(profile.guidance_end < 1 for profile in manifest.profiles.values()) else 1.0,
     )
-
-
-def _describe(model: LoadedModel, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "model": manifest.slug,
-        "version": manifest.version,
-        "sha256": asdict(model.digests),
-        "lora_strength": manifest.lora.strength if manifest.lora else None,
-        "lora_layers": model.lora_layers,
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": _name_device(model.device),
-        "torch_threads": torch.get_num_threads() if model.device.type == "cpu" else None,
-        "batch_size": 1,
-        "scheduler": {"class": type(model.pipeline.scheduler).__name__, **manifest.render.scheduler.model_dump()},
-        "compiled": pays(manifest.render, model.device),
-        "vae_slicing": manifest.render.vae_slicing,
-        "vae_tiling": manifest.render.vae_tiling,
-    }
-
-
-def _name_device(device: torch.device) -> str:
-    """Name the hardware as exactly as pixels depend on it: the GPU's model, or the CPU's vector instructions."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
