@@ -101,8 +101,9 @@ class Render(_Table):
     """Defaults of one render. Sizes in pixels, multiples of 8.
 
     `guidance_mode` is what an order gets that names none; `strength` is how far, 0 to 1, a painted tile is noised before a
-    guided picture is drawn from it, and `granule_px` the mean width of its granules. `batch_size` jobs are drawn together where
-    so many that can be are next in line; with 1 each is drawn alone.
+    guided picture is drawn from it, and `granule_px` the mean width of its granules. `compile_mode` is that of `torch.compile`
+    (`reduce-overhead` replays CUDA graphs). `batch_size` jobs are drawn together where so many that can be are next in line;
+    with 1 each is drawn alone.
     """
 
     num_inference_steps: int = Field(20, ge=1, le=200)
@@ -114,6 +115,7 @@ class Render(_Table):
     granule_px: float = Field(34.0, ge=6, le=256)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead"] = "default"
     batch_size: int = Field(1, ge=1, le=16)
     vae_slicing: bool = True
     vae_tiling: bool = False

@@ -188,7 +188,7 @@ def place_pipeline(pipeline: StableDiffusionXLPipeline, render: Render, *, devic
     if render.vae_tiling:
         pipeline.vae.enable_tiling()
     if pays(render, device):
-        compile_models(pipeline)
+        compile_models(pipeline, mode=render.compile_mode)
     pipeline.set_progress_bar_config(disable=True)
 
 

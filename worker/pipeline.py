@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from shared.batching import share_forward
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
 from shared.jobs import RenderSpec
-from shared.manifest import Manifest
+from shared.manifest import EXACT, Manifest
 from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
 from worker.compiling import uncompiled
@@ -297,11 +297,12 @@ def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
 def warm_up(pipeline: Pipeline, manifest: Manifest) -> None:
     """Render once in each way, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
     spec = _warm_up_spec(manifest, pipeline.device)
-    if manifest.render.batch_size > 1:
-        pipeline.render_batch([spec], lambda step, steps: None)
-    # Last: what the provenance says after it is what the worker announces.
-    for name in (*manifest.distilled, ""):
-        pipeline.render(manifest.in_profile(spec, name) if name else spec, lambda step, steps: None)
+    # The model's own way alone is the last: what the provenance says after it is what the worker announces.
+    for name in (*manifest.distilled, EXACT):
+        one = spec if name == EXACT else manifest.in_profile(spec, name)
+        if manifest.render.batch_size > 1:
+            pipeline.render_batch([one], lambda step, steps: None)
+        pipeline.render(one, lambda step, steps: None)
 
 
 def _profile_of(spec: RenderSpec) -> dict[str, Any]:

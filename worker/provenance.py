@@ -33,6 +33,8 @@ def describe(model: LoadedModel, manifest: Manifest) -> dict[str, Any]:
         "vae_slicing": manifest.render.vae_slicing,
         "vae_tiling": manifest.render.vae_tiling,
     }
+    if told["compiled"] and manifest.render.compile_mode != "default":
+        told["compile_mode"] = manifest.render.compile_mode
     if model.distilled:
         told["distilled"] = {name: dict(one.provenance) for name, one in model.distilled.items()}
     return told
