@@ -81,7 +81,7 @@ def submit(store: JobStore, seed: int, prompt: str) -> str:
 
 
 def ended(store: JobStore, job_ids: list[str]) -> list[Job]:
-    wait_until(lambda: all(store.get(job_id).status.is_terminal for job_id in job_ids), timeout_s=90)
+    wait_until(lambda: all(store.get(job_id).status.is_terminal for job_id in job_ids), timeout_s=240)
     return [store.get(job_id) for job_id in job_ids]
 
 
@@ -93,7 +93,7 @@ def test_one_called_off_and_one_lost_do_not_hold_up_the_others(
     processes: Processes, store: JobStore, celery: Celery, storage: Storage
 ) -> None:
     job_ids = line(store, celery, "2 s a step", "blue", "green", "black")
-    wait_until(lambda: all(store.get(job_id).step >= 1 for job_id in job_ids), timeout_s=60)
+    wait_until(lambda: all(store.get(job_id).step >= 1 for job_id in job_ids), timeout_s=120)
     store.cancel(job_ids[1])
     store.expire(job_ids[2], fence=1)
     first, canceled, lost, last = ended(store, job_ids)
@@ -123,7 +123,7 @@ def test_a_batch_that_hangs_is_given_back_and_the_guilty_one_found(
     processes: Processes, store: JobStore, celery: Celery
 ) -> None:
     job_ids = line(store, celery, "red", "blue", "hang", "black")
-    wait_until(lambda: all(store.get(job_id).crashes == 1 for job_id in job_ids), timeout_s=60)
+    wait_until(lambda: all(store.get(job_id).crashes == 1 for job_id in job_ids), timeout_s=120)
     store.cancel(job_ids[2])
     first, second, hanging, last = ended(store, job_ids)
     assert hanging.status is Status.CANCELED

@@ -67,7 +67,7 @@ def test_guided_and_seamless_leave_nothing_behind(pipeline: Pipeline, expected: 
 
 def test_guided_pictures_are_drawn_by_the_one_model_in_memory(pipeline: Pipeline) -> None:
     for name, part in pipeline._sdxl.components.items():
-        assert pipeline._img2img.components[name] is part
+        assert pipeline._samplers[""].image.components[name] is part
 
 
 def test_on_the_torus_a_shifted_start_gives_the_shifted_picture(pipeline: Pipeline) -> None:
