@@ -23,6 +23,7 @@ from shared.manifest import Catalog
 from shared.outbox import Outbox
 from shared.settings import Settings
 from shared.storage import Storage
+from shared.tracing import Tracer
 from shared.worker_registry import WorkerRegistry
 
 EXTENSION = "granule"
@@ -58,6 +59,7 @@ class Context:
     holds: Semaphore
     reads: Places
     probe: Probe
+    tracer: Tracer
 
 
 def context() -> Context:

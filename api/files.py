@@ -28,11 +28,17 @@ PREFLIGHT = {
 
 @blueprint.get("/<token>/<filename>", provide_automatic_options=False)
 def get_file(token: str, filename: str) -> Response:
-    """Fetch a picture, or a part of it. A token in the request is neither needed nor looked at."""
+    """Fetch a picture, or a part of it. A token in the request is neither needed nor looked at.
+
+    Where the operator lets the storage send pictures, the answer is a redirect to an address there that holds for five minutes.
+    """
     output = _find(token, filename)
     etag = quote_etag(output.sha256)
     if request.if_none_match.contains_weak(output.sha256):
         return Response(status=304, headers=_headers(output, etag))
+    address = _elsewhere(output)
+    if address is not None:
+        return Response(status=302, headers=_headers(output, etag) | {"Location": address, "Cache-Control": "no-store"})
     part = None if request.method == "HEAD" else _wanted_part(output, etag)
     with context().reads.one():
         stored = _stored(output, part)
@@ -71,6 +77,18 @@ def _find(token: str, filename: str) -> Output:
     raise NotFound("no such file", field="token")
 
 
+def _elsewhere(output: Output) -> str | None:
+    """Return where the picture is to be fetched, if not here. A HEAD is always answered here: only GET is signed for."""
+    if request.method == "HEAD":
+        return None
+    disposition = _disposition(output)
+    return context().storage.signed_url(output.key, content_type=output.content_type, content_disposition=disposition)
+
+
+def _disposition(output: Output) -> str:
+    return f'inline; filename="{output.filename}"'
+
+
 def _wanted_part(output: Output, etag: str) -> tuple[int, int] | None:
     """Return first and last byte (exclusive) of the one range asked for; None: send everything, as for several ranges."""
     if "Range" not in request.headers or request.headers.get("If-Range", etag) != etag:
@@ -95,7 +113,7 @@ def _headers(output: Output, etag: str) -> dict[str, str]:
     return {
         "Accept-Ranges": "bytes",
         "Cache-Control": CACHE_CONTROL,
-        "Content-Disposition": f'inline; filename="{output.filename}"',
+        "Content-Disposition": _disposition(output),
         "Content-Type": output.content_type,
         "ETag": etag,
         "X-Content-Type-Options": "nosniff",

@@ -55,6 +55,7 @@ STATUS_TEXTS = {
     202: "To be removed when it has ended",
     204: "Nothing more",
     206: "The part asked for",
+    302: "To be fetched from the storage",
     304: "Unchanged",
     503: "Not ready",
 }

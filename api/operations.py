@@ -94,11 +94,11 @@ OPERATIONS: dict[str, Operation] = {
     "models.get_account": Operation({200: "Caller"}, (examples.NO_REDIS,)),
     "models.get_webhook_secret": Operation({200: "WebhookSecret"}, (examples.NO_SECRET,)),
     "files.get_file": Operation(
-        {200: "image/*", 206: "image/*", 304: None},
+        {200: "image/*", 206: "image/*", 302: None, 304: None},
         (examples.NO_FILE, examples.REMOVED, examples.NO_SUCH_RANGE, examples.NO_REDIS, examples.NO_STORAGE),
         headers=("Range", "If-None-Match", "If-Range"),
         sends=("ETag", "Accept-Ranges"),
-        may_send=("Content-Range",),
+        may_send=("Content-Range", "Location"),
         public=True,
     ),
     "files.refuse_uploads": Operation({}, (examples.NO_UPLOADS,), public=True),

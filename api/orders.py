@@ -28,6 +28,7 @@ from api.params import (
 from api.problems import VersionRefused
 from api.responses import json_response
 from api.reuse import end_with_stored, wants_fresh
+from api.tracing import begin_order
 from shared.errors import IdempotencyConflict, InputInvalid, ModelUnknown, PromptInvalid, StoreUnavailable, WebhookUrlRefused
 from shared.filenames import file_name
 from shared.job_store import Created
@@ -35,6 +36,7 @@ from shared.jobs import DEFAULT_EVENTS, Event, JobSpec, new_id, new_seed
 from shared.manifest import Manifest
 from shared.outlook import Outlook
 from shared.prompts import parse_negative_prompt, parse_prompt
+from shared.tracing import span
 from shared.webhooks import check_url
 from shared.wire import prediction
 
@@ -55,7 +57,7 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, 
     `manifest` is the model that the address names; without it the body's `version` must. `job_id` is an id the caller chose,
     `deployment` the owner/name that was ordered from.
     """
-    started_s = time.monotonic()
+    started_s, trace = time.monotonic(), begin_order()
     parts = context()
     raw = read_json(request)
     body = check_body(raw)
@@ -76,9 +78,11 @@ def place_order(manifest: Manifest | None = None, *, job_id: str | None = None, 
             repeat_window_s=0.0 if key or job_id else _repeat_window_s(body),
             retry=None if key or job_id else _retry_count(),
             reuse=reuse and admitted,
+            traceparent=trace.traceparent,
         ),
         has_key=key is not None or job_id is not None,
     )
+    trace.set({"granule.job_id": created.job_id, "granule.is_repeat": not created.is_new})
     if job_id not in (None, created.job_id):
         raise IdempotencyConflict("this key belongs to a prediction with another id", field="Idempotency-Key")
     return _answer(parts, _start(parts, created) if created.is_new else created, started_s)
@@ -181,7 +185,8 @@ def _start(parts: Context, created: Created) -> Created:
         _announce(parts, created.job.spec)
         return created
     try:
-        ended = end_with_stored(created.job, created.source, parts.store, parts.storage)
+        with span("reuse"):
+            ended = end_with_stored(created.job, created.source, parts.store, parts.storage)
         if ended is not None:
             return replace(created, job=ended)
         _announce(parts, created.job.spec)

@@ -18,6 +18,7 @@ from api.places import READS_MAX, Places
 from api.problems import register_problems
 from api.readiness import Probe
 from api.sizes import check_sizes
+from api.tracing import register_tracing
 from shared import logs
 from shared.floor import connect_floor
 from shared.job_store import JobStore, connect_store
@@ -28,6 +29,7 @@ from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 from shared.storage import Storage, connect_storage
+from shared.tracing import Tracer, connect_tracer
 from shared.worker_registry import WorkerRegistry, connect_workers
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -48,6 +50,7 @@ def create_app(
     workers: WorkerRegistry | None = None,
     limits: OrderLimits | None = None,
     outbox: Outbox | None = None,
+    tracer: Tracer | None = None,
 ) -> Flask:
     """Build the WSGI application. Parts that are not given are built as the settings say.
 
@@ -84,8 +87,10 @@ def create_app(
         holds=Semaphore(settings.holds_max),
         reads=Places(READS_MAX),
         probe=Probe(workers, storage, catalog),
+        tracer=tracer or connect_tracer(settings, "granule-api"),
     )
     register_metrics(app)
+    register_tracing(app)
     app.before_request(_name_request)
     app.before_request(partial(_check_sizes, settings))
     app.after_request(_show_request_name)

@@ -18,7 +18,7 @@ from flask import Blueprint, Response, request
 
 from api.context import context
 from shared.errors import NotFound
-from shared.settings import REPOSITORY
+from shared.settings import REPOSITORY, Settings
 
 WEB = REPOSITORY / "web"
 ASSETS_MARK = "%ASSETS%"
@@ -94,7 +94,7 @@ def _asset(name: str, content: bytes) -> Asset:
 
 def _page(name: str) -> Response:
     response = _send(site().assets[name], "no-cache")
-    further = _picture_origin(context().settings.public_url)
+    further = "".join(f" {origin}" for origin in _picture_origins(context().settings))
     response.headers["Content-Security-Policy"] = POLICY.format(further=further)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -114,9 +114,14 @@ def _send(asset: Asset, cache_control: str) -> Response:
     return response
 
 
-def _picture_origin(public_url: str | None) -> str:
-    """Pictures carry the public address, which need not be the one that the page was opened at."""
-    if public_url is None:
-        return ""
-    parts = urlsplit(public_url)
-    return f" {parts.scheme}://{parts.netloc}"
+def _picture_origins(settings: Settings) -> list[str]:
+    """List where pictures may come from besides the page's own origin: from the public address, or from the storage."""
+    origins = []
+    if settings.public_url is not None:
+        public = urlsplit(settings.public_url)
+        origins.append(f"{public.scheme}://{public.netloc}")
+    if settings.s3_redirect_url is not None:
+        storage = urlsplit(settings.s3_redirect_url)
+        hosts = {"path": [""], "virtual": [f"{settings.s3_bucket}."], "auto": ["", f"{settings.s3_bucket}."]}
+        origins += [f"{storage.scheme}://{host}{storage.netloc}" for host in hosts[settings.s3_addressing_style]]
+    return origins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from api.tokens import read_tokens
@@ -19,7 +20,8 @@ SPARE_THREADS = 8
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
     """Say which settings contradict each other, or promise what they do not hold."""
-    found = [*_check_callers(settings), *_check_storage_keys(settings), *_check_limits(settings), *_check_webhooks(settings)]
+    checks = (_check_callers, _check_storage_keys, _check_limits, _check_webhooks, _check_traces)
+    found = [finding for check in checks for finding in check(settings)]
     if settings.pulse_fd is not None or settings.worker_name is not None:
         found.append(
             wrong(
@@ -103,3 +105,12 @@ def _check_webhooks(settings: Settings) -> Iterator[Finding]:
         yield note("webhooks", "GRANULE_WEBHOOK_SECRET is unset: orders with a webhook are refused, except under ./granule up")
     elif settings.webhook_secret == settings.webhook_secret_old:
         yield warning("webhooks", "the old secret is the present one", "unset GRANULE_WEBHOOK_SECRET_OLD")
+
+
+def _check_traces(settings: Settings) -> Iterator[Finding]:
+    if settings.otel_exporter_otlp_endpoint is not None and find_spec("opentelemetry") is None:
+        yield warning(
+            "traces",
+            "OTEL_EXPORTER_OTLP_ENDPOINT names a collector, and what sends traces is not installed",
+            "pip install -c constraints.txt -e '.[trace]'",
+        )

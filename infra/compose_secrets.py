@@ -63,7 +63,8 @@ def _write(file: Path, value: str) -> bool:
     except FileExistsError:
         return False
     with os.fdopen(descriptor, "w") as stream:
-        stream.write(value + "\n")
+        # No newline at the end: who reads the file as it is would send it along, inside a header.
+        stream.write(value)
     file.chmod(FILE_MODE)
     return True
 

@@ -111,6 +111,7 @@ class JobStore(JobReader):
         repeat_window_s: float = 0.0,
         retry: int | None = None,
         reuse: bool = False,
+        traceparent: str | None = None,
     ) -> Created:
         """Record a job in one atomic step; it is queued from then on, whether or not a message about it gets through.
 
@@ -119,7 +120,7 @@ class JobStore(JobReader):
         that it sent this request before (at most 100; None: it does not count): above 0 the answer is the job that the
         request before it made, for two and a half minutes; where that one got QueueFull, a job is made. With `reuse` a stored
         picture of the same tenant's same order may be the answer: then the job waits in no queue, and `Created.source` has
-        the picture.
+        the picture. `traceparent` is kept beside the job, and decides nothing.
 
         Raises:
             IdempotencyConflict: the key, or the id, was used for a different body, or the id by another tenant.
@@ -132,7 +133,7 @@ class JobStore(JobReader):
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
             int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), spec.render_key,
             int(reuse), self._lease_ms, tenant_max_jobs or 0, int(self._shares_results), -1 if retry is None else retry,
-            RETRY_WINDOW_S * 1000,
+            RETRY_WINDOW_S * 1000, traceparent or "",
         )  # fmt: skip
         match answer:
             case ["created" | "same" as outcome, *view]:
@@ -257,7 +258,8 @@ class JobStore(JobReader):
     def expire(self, job_id: str, *, fence: int | None = None) -> Status | None:
         """Take a running job from a dead worker: queued again, or failed after too many crashes. Returns the new status.
 
-        Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim.
+        Without `fence` only a job whose lease ran out is taken; with it, the caller vouches for the death of that claim. The
+        crash is charged to the job unless nobody ever renewed the lease: then it was not begun.
         None means the job was left alone.
         """
         error = JobError("worker_lost", f"the render worker died or broke down {self._max_attempts} times over this job")
@@ -275,16 +277,18 @@ class JobStore(JobReader):
         return cast("list[str]", self._run("lost", "", model, int(grace_s * 1000), limit, *message_lists))
 
     def remove_data(self, job: Job) -> bool:
-        """Forget an ended job's logs, outputs, and what tells its input; its row stays for a while. False: it has not ended."""
+        """Forget an ended job's logs, outputs, and what tells its input; its row stays for a while.
+
+        False: it has not ended, or was queued again since `job` was read.
+        """
         render = replace(job.spec.render, prompt="", negative_prompt=None, painted=())
         spec = replace(job.spec, input={}, render=render, mix=[], warnings=[], filename="")
         result = replace(job.result, outputs=[], composition=None).to_json() if job.result else ""
-        return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms))
+        return bool(self._run("remove", job.id, spec.to_json(), result, self._row_retention_ms, job.fence))
 
     def forget_leftovers(self, job_id: str) -> None:
-        """Note that nothing is left in the bucket of attempts that did not end a job."""
-        with answering():
-            self._redis.zrem(self._key("leftovers"), job_id)
+        """Note that nothing is left in the bucket of attempts that did not end a job, unless it ended anew meanwhile."""
+        self._run("forget", job_id)
 
     def purge(self, job_id: str) -> bool:
         """Forget the rest of a job whose data was removed: row, place in the list, file token. False: there was nothing."""

@@ -268,7 +268,8 @@ class Job:
 
     `queued_ms` is since when it waited for the worker it has or waits for. `logs` is the end of what was logged,
     `logged_bytes` how much that was in all; `expires_ms` is when the data is due to be removed, `reused_from` the job whose
-    stored picture was the answer to this one.
+    stored picture was the answer to this one. `traceparent` names the span of the request that ordered it, None where no trace
+    was begun.
     """
 
     spec: JobSpec
@@ -291,6 +292,7 @@ class Job:
     error: JobError | None = None
     data_removed: bool = False
     reused_from: str | None = None
+    traceparent: str | None = None
 
     @property
     def id(self) -> str:
@@ -328,6 +330,7 @@ class Job:
             error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
             data_removed="data_removed" in fields,
             reused_from=fields.get("reused_from"),
+            traceparent=fields.get("traceparent"),
         )
 
 

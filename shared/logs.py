@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from shared.settings import Settings
+from shared.tracing import current
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The name of the HTTP request that the API serves right now in this thread."""
@@ -17,7 +18,8 @@ TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger and message, the ids of the job and the request that the line speaks of, and the traceback.
+    """Writes time, level, logger and message, the ids of the job, the request and the span that the line speaks of, and the
+    traceback.
 
     The job's id is where `extra={"job_id": ...}` gave one.
     """
@@ -33,6 +35,7 @@ class JsonFormatter(logging.Formatter):
         for name, value in (("job_id", getattr(record, "job_id", None)), ("request_id", REQUEST_ID.get())):
             if value is not None:
                 line[name] = value
+        line |= current().ids
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

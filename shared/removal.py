@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.job_store import JobStore
 from shared.jobs import Job
-from shared.storage import Storage, attempt_prefix, outputs_prefix
+from shared.storage import Storage, attempt_of, attempt_prefix, outputs_prefix
 
 
 def remove_data(job: Job, store: JobStore, storage: Storage) -> bool:
@@ -17,7 +17,7 @@ def remove_data(job: Job, store: JobStore, storage: Storage) -> bool:
     """
     if not job.status.is_terminal:
         return False
-    for key in storage.keys(outputs_prefix(job.id)):
+    for key in _keys(job, storage):
         storage.delete(key)
     return store.remove_data(job)
 
@@ -30,7 +30,12 @@ def remove_leftovers(job: Job, store: JobStore, storage: Storage) -> None:
     """
     published = {output.key for output in job.result.outputs} if job.result else set()
     under_way = None if job.status.is_terminal else attempt_prefix(job.id, job.fence)
-    for key in storage.keys(outputs_prefix(job.id)):
+    for key in _keys(job, storage):
         if key not in published and (under_way is None or not key.startswith(under_way)):
             storage.delete(key)
     store.forget_leftovers(job.id)
+
+
+def _keys(job: Job, storage: Storage) -> list[str]:
+    """List the objects of the attempts that there had been when the record was read: it may have been queued again since."""
+    return [key for key in storage.keys(outputs_prefix(job.id)) if attempt_of(key) <= job.fence]

@@ -1,8 +1,8 @@
 """Everything an operator can set, read once from the environment into one frozen object.
 
 No other module reads `os.environ`. Each field below is the variable `GRANULE_<FIELD>`; the few that other tools also know
-(`REDIS_URL`, `S3_ENDPOINT_URL`, `PORT`, `DATA_DIR`) are read under their common name too. `docs/configuration.md` has the
-same list as a table, and a test compares the two.
+(`REDIS_URL`, `S3_ENDPOINT_URL`, `PORT`, `DATA_DIR`, two of OpenTelemetry's) are read under their common name too.
+`docs/configuration.md` has the same list as a table, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PREFIX = "GRANULE_"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 WEBHOOK_SECRET = re.compile(r"whsec_(?:[A-Za-z0-9+/]{4}){8,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+OTLP_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\s*=[!-~ ]+")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -68,6 +70,9 @@ class Settings(BaseSettings):
     """Secret of that key."""
     s3_addressing_style: Literal["path", "virtual", "auto"] = "path"
     """How the bucket stands in the address."""
+    s3_redirect_url: str | None = Field(None, pattern=r"^https?://[^/?#]+/?$")
+    """Address of the storage as callers reach it: pictures are fetched there, by a redirect to an address that is signed for
+    five minutes. Unset: the API streams them. Some clients follow no redirect (docs/operations.md)."""
 
     # API
     host: str = "127.0.0.1"
@@ -139,7 +144,7 @@ class Settings(BaseSettings):
     grace_s: float = Field(120.0, ge=0)
     """How long a worker that is told to stop may go on with its job before the job is given to another."""
     publish_limit_s: float = Field(600.0, ge=1)
-    """How long the upload of a finished picture is tried before its job fails."""
+    """How long the uploads of a finished job's pictures are tried before it fails."""
     spool_places: int = Field(2, ge=0, le=16)
     """Finished pictures, or batches of them, that a worker publishes while it draws on; it claims nothing while all are taken.
     0: one at a time."""
@@ -181,10 +186,31 @@ class Settings(BaseSettings):
     """Port of a courier's or render worker's metrics, one for each process; 0 shows none."""
     metrics_dir: Path | None = Field(None, validation_alias=AliasChoices("PROMETHEUS_MULTIPROC_DIR"))
     """Folder where the processes of one API put their counts together; gunicorn's configuration makes one at each start."""
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, pattern=r"^https?://[^/?#]+(/[^?#]*)?$", validation_alias=_shared_name("OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+    """Collector that traces are sent to by OTLP over HTTP, without `/v1/traces`: needs `granule[trace]`. Unset: no traces."""
+    otel_exporter_otlp_headers: SecretStr | None = Field(None, validation_alias=_shared_name("OTEL_EXPORTER_OTLP_HEADERS"))
+    """Headers that the collector asks for: `name=value` entries, comma separated, percent-encoded."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log lines that are written."""
     log_format: Literal["text", "json"] = "text"
     """Text for people, or one JSON object a line."""
+
+    @field_validator("otel_exporter_otlp_endpoint", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        # As OpenTelemetry has it: what is set to nothing is not set.
+        return value or None
+
+    @field_validator("otel_exporter_otlp_headers")
+    @classmethod
+    def _check_headers(cls, value: SecretStr | None) -> SecretStr | None:
+        entries = [] if value is None else value.get_secret_value().split(",")
+        # Its own words only: the library would write what it cannot read into the log, and there are keys among it.
+        if not all(OTLP_HEADER.fullmatch(entry.strip()) for entry in entries if entry.strip()):
+            raise ValueError("must be name=value entries, comma separated, with other characters percent-encoded")
+        return value
 
     @field_validator("redis_sentinels")
     @classmethod

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CACHE_CONTROL = "public, max-age=31536000, immutable"
 METADATA_MAX_BYTES = 1_800
 CHUNK_BYTES = 65_536
+SIGNED_FOR_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,11 @@ class StoredObject:
 class Storage:
     """One bucket. Safe to share between threads. All methods raise StorageUnavailable when the server does not answer."""
 
-    def __init__(self, client: S3Client, bucket: str) -> None:
+    def __init__(self, client: S3Client, bucket: str, *, signer: S3Client | None = None) -> None:
+        """`signer` has the address by which callers reach the server; None: they do not."""
         self._client = client
         self._bucket = bucket
+        self._signer = signer
 
     def put(self, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str]) -> None:
         """Store an object; when this returns, it is there.
@@ -86,6 +89,25 @@ class Storage:
             reply = self._client.head_object(Bucket=self._bucket, Key=key)
         return StoredObject(reply["ContentType"], reply["ContentLength"], reply["ETag"], None, None)
 
+    def signed_url(self, key: str, *, content_type: str, content_disposition: str) -> str | None:
+        """Return an address at which anybody can fetch an object for five minutes; None: callers do not reach the server.
+
+        Nobody is asked: the object need not be there.
+        """
+        if self._signer is None:
+            return None
+        with _answering():
+            return self._signer.generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self._bucket,
+                    "Key": key,
+                    "ResponseContentType": content_type,
+                    "ResponseContentDisposition": content_disposition,
+                },
+                ExpiresIn=SIGNED_FOR_S,
+            )
+
     def copy(self, source_key: str, key: str) -> None:
         """Store an object's content, type and metadata under a second key, inside the server. Raises NotFound."""
         with _answering():
@@ -114,10 +136,16 @@ def connect_storage(settings: Settings) -> Storage:
 
     The time-outs bound one call to about 18 seconds; boto3's own defaults wait three minutes for a server that hangs.
     """
+    redirects = settings.s3_redirect_url
+    signer = None if redirects is None else _connect(settings, redirects)
+    return Storage(_connect(settings, settings.s3_endpoint_url), settings.s3_bucket, signer=signer)
+
+
+def _connect(settings: Settings, endpoint_url: str | None) -> S3Client:
     key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
-    client = boto3.client(
+    return boto3.client(
         "s3",
-        endpoint_url=settings.s3_endpoint_url,
+        endpoint_url=endpoint_url,
         region_name=settings.s3_region,
         aws_access_key_id=key_id.get_secret_value() if key_id else None,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
@@ -132,7 +160,6 @@ def connect_storage(settings: Settings) -> Storage:
             response_checksum_validation="when_required",
         ),
     )
-    return Storage(client, settings.s3_bucket)
 
 
 def outputs_prefix(job_id: str) -> str:
@@ -148,6 +175,12 @@ def attempt_prefix(job_id: str, fence: int) -> str:
 def output_key(job_id: str, fence: int, index: int, extension: str) -> str:
     """Name the object of one picture of one attempt: no two attempts of a job ever write to the same key."""
     return f"{attempt_prefix(job_id, fence)}{index}.{extension}"
+
+
+def attempt_of(key: str) -> int:
+    """Return the fence of the attempt that an object belongs to; 0 where its key is none that `output_key` makes."""
+    attempt = key.split("/")[2]
+    return int(attempt) if attempt.isdecimal() else 0
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from shared.palette import Palette
 from training.architecture import TOKENIZERS, build_text_encoder, build_text_encoder_2
-from training.mixes import Mix, draw_mix, plain_words, terrazzo_caption
+from training.mixes import FLOORS, Mix, draw_mix, floor_caption, plain_words
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "text"
@@ -66,9 +67,13 @@ def token_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     return ids
 
 
-def build_text_encoders() -> TextEncoders:
-    """Return untrained encoders with the real tokenizers."""
+def build_text_encoders(start: Path | None = None) -> TextEncoders:
+    """Return encoders with the real tokenizers: untrained, or with the weights of the exported checkpoint in `start`."""
     encoder, encoder_2 = build_text_encoder(), build_text_encoder_2()
+    if start is not None:
+        encoder.load_state_dict(CLIPTextModel.from_pretrained(start / "text_encoder", local_files_only=True).state_dict())
+        second = CLIPTextModelWithProjection.from_pretrained(start / "text_encoder_2", local_files_only=True)
+        encoder_2.load_state_dict(second.state_dict())
     for module in (encoder, encoder_2):
         module.set_attn_implementation("eager")  # for sequences this short, quicker backwards than the fused kernel on a CPU
     return TextEncoders(
@@ -104,14 +109,16 @@ def color_positions(tokenizer: CLIPTokenizer, captions: Sequence[str], mixes: Se
     return torch.tensor(rows), torch.tensor(positions), torch.tensor(shares)
 
 
-def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, seed: int) -> TextEncoders:
+def train_text_encoders(
+    progress: Progress, palette: Palette, *, steps: int, seed: int, start: Path | None = None
+) -> TextEncoders:
     """Stage 0: both encoders learn to state the mix, before any picture is drawn.
 
     Linear heads on the last token, on the padding and on the pooled embedding guess the whole mix; another one on each
     colour's own token guesses that colour's share, which is what ties numbers to words.
     """
     torch.manual_seed(seed)
-    texts = build_text_encoders()
+    texts = build_text_encoders(start)
     words = plain_words(texts.tokenizer.get_vocab())
     heads = nn.ModuleList([nn.Linear(96, len(palette.colors)), nn.Linear(64, len(palette.colors)), nn.Linear(96, 1)])
     optimizer = torch.optim.AdamW([*texts.parameters(), *heads.parameters()], weight_decay=0.0, betas=(0.9, 0.98), fused=True)
@@ -126,7 +133,7 @@ def train_text_encoders(progress: Progress, palette: Palette, *, steps: int, see
     for step in range(done, steps):
         set_learning_rate(optimizer, learning_rate(step, steps, peak=1.5e-3))
         mixes = [draw_mix(rng, palette) for _ in range(BATCH)]
-        captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
+        captions = [floor_caption(FLOORS[rng.integers(len(FLOORS))], mix, rng, words) for mix in mixes]
         wanted = share_vectors(mixes, palette)
         ends = texts.ends(captions)
         hidden, pooled = texts.encode(captions, length=min(77, max(ends) + 3))

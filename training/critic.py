@@ -22,6 +22,11 @@ QUIET = 0.45
 LAST_QUIET = 0.87
 MATCH_WEIGHT = 1.0
 LATENT_NOISE = 0.08
+GRAIN_WEIGHT = 0.06
+GRAIN_WINDOW_PX = 16
+GRAIN_FLOOR = 1e-5
+GRID_WEIGHT = 100.0
+GRID_PX = 8
 
 
 class PatchCritic(nn.Module):
@@ -53,6 +58,61 @@ def critic_weight(step: int, steps: int) -> float:
     return CRITIC_WEIGHT * (part - QUIET) / (1 - QUIET) if QUIET <= part < LAST_QUIET else 0.0
 
 
+def grain_loss(drawn: Tensor, true: Tensor) -> Tensor:
+    """Return how far the fine grain of two batches of pixels [n, 3, h, w] is apart, in nepers of power.
+
+    Likeness alone teaches a decoder to leave out what it cannot know, and so the grain of a granule's face. This asks for
+    grain of the right strength in every place: the power in small windows, band by band. Over all windows together every
+    single frequency must agree too, so that no pattern passes for grain.
+    """
+    powers = [_window_power(pixels) for pixels in (drawn, true)]
+    local = functional.l1_loss(*(torch.log(power.flatten(-2) @ _BANDS + GRAIN_FLOOR) for power in powers))
+    overall = functional.l1_loss(*(torch.log(power.mean((0, 1, 2)) + GRAIN_FLOOR) for power in powers))
+    return local + overall
+
+
+def grid_loss(drawn: Tensor, true: Tensor) -> Tensor:
+    """Return the mean square of what all 8 x 8 blocks of a batch have in common: the grid that a decoder may leave.
+
+    It is looked for in the luma and in how much neighbouring pixels differ. The batch's sides are multiples of 8.
+    """
+    drawn, true = _luma(drawn), _luma(true)
+    planes = [drawn - true]
+    for axis in (1, 2):
+        planes.append((drawn - drawn.roll(1, axis)).abs() - (true - true.roll(1, axis)).abs())
+    return torch.stack([_in_common(plane) for plane in planes]).sum()
+
+
+def _in_common(plane: Tensor) -> Tensor:
+    count, height, width = plane.shape
+    blocks = plane.reshape(count, height // GRID_PX, GRID_PX, width // GRID_PX, GRID_PX).mean((0, 1, 3))
+    return (blocks - blocks.mean()).square().mean()
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    return 0.2126 * pixels[:, 0] + 0.7152 * pixels[:, 1] + 0.0722 * pixels[:, 2]
+
+
+def _window_power(pixels: Tensor) -> Tensor:
+    """Return the power spectra [n, rows, columns, 16, 9] of overlapping windows of 16 pixels."""
+    side, step = GRAIN_WINDOW_PX, GRAIN_WINDOW_PX // 2
+    windows = _luma(pixels).unfold(1, side, step).unfold(2, side, step)
+    taper = torch.hann_window(side, periodic=False)
+    return torch.fft.rfft2((windows - windows.mean((-2, -1), keepdim=True)) * taper[:, None] * taper).abs().square()
+
+
+def _ring_bands() -> Tensor:
+    """Return [16 x 9, 5]: which frequencies of a window make up each of five rings, as weights that sum to 1."""
+    rows, columns = torch.fft.fftfreq(GRAIN_WINDOW_PX), torch.fft.rfftfreq(GRAIN_WINDOW_PX)
+    ring = torch.bucketize(torch.hypot(rows[:, None], columns[None, :]).flatten(), torch.tensor([0.09, 0.16, 0.25, 0.36]))
+    members = functional.one_hot(ring, 5).float()
+    members[0] = 0  # the window's mean is not grain
+    return members / members.sum(0)
+
+
+_BANDS = _ring_bands()
+
+
 class Sharpener:
     """Decoder and critic with their optimizers, one step at a time.
 
@@ -81,8 +141,10 @@ class Sharpener:
             with torch.no_grad():
                 latents = self.vae.encode(true).latent_dist.mean
             drawn = self.vae.decode(latents + LATENT_NOISE * torch.randn_like(latents)).sample
-        loss = likeness = likeness_loss(drawn.float(), true)
-        figures = {"likeness": likeness.item()}
+        likeness, grain = likeness_loss(drawn.float(), true), grain_loss(drawn.float(), true)
+        grid = grid_loss(drawn.float(), true)
+        loss = likeness + GRAIN_WEIGHT * grain + GRID_WEIGHT * grid
+        figures = {"likeness": likeness.item(), "grain": grain.item(), "grid": grid.item()}
         if weight > 0:
             judged = self._teach_critic(true, drawn.detach())
             with torch.autocast("cpu", torch.bfloat16):
@@ -92,7 +154,7 @@ class Sharpener:
             matched = torch.stack(
                 [functional.l1_loss(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
             ).mean()
-            loss = likeness + MATCH_WEIGHT * matched - weight * verdict.float().mean()
+            loss = loss + MATCH_WEIGHT * matched - weight * verdict.float().mean()
             figures |= {"matched": matched.item(), "critic": judged}
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.learners, 1.0)

@@ -21,9 +21,10 @@ from training.critic import sharpen_decoder
 from training.data import LatentTiles, Series, cache_latents
 from training.export import export_adapters, export_base
 from training.measure import CompositionProbe
+from training.mixes import Floor
 from training.progress import Progress
 from training.unet import Phase, train_unet
-from training.vae import train_vae
+from training.vae import load_vae, train_vae
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Recipe:
     unet_phases: tuple[Phase, ...] = (Phase(14_000, 32, 16), Phase(15_000, 64, 4))
     adapter_phases: tuple[Phase, ...] = (Phase(1900, 32, 16), Phase(2500, 64, 4), Phase(2700, 128, 1))
     terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
+    pebbles: Series = Series("pebbles", 512, 10, 100, 14_000)
     rubber: Series = Series("rubber", 512, 10, 100, 15_000)
     wide_rubber: Series = Series("rubber", 1024, 2, 40, 16_000)
 
@@ -49,21 +51,28 @@ class Recipe:
         )
 
 
-def train(out: Path, export: Path, recipe: Recipe) -> None:
-    """Run every stage that is not done yet and write the checkpoint to `export`."""
+def train(out: Path, export: Path, recipe: Recipe, start: Path | None = None) -> None:
+    """Run every stage that is not done yet and write the checkpoint to `export`.
+
+    With `start`, an exported checkpoint, its autoencoder is taken over and its text encoders and UNet are trained further.
+    """
     out.mkdir(parents=True, exist_ok=True)
     progress, palette, seed = Progress(out), load_palette(), recipe.seed
-    vae = train_vae(progress, palette, steps=recipe.vae_steps, seed=seed)
-    texts = train_text_encoders(progress, palette, steps=recipe.text_steps, seed=seed + 1)
-    terrazzo = cache_latents(out / "latents", recipe.terrazzo, vae, palette)
+    vae = load_vae(start) if start else train_vae(progress, palette, steps=recipe.vae_steps, seed=seed)
+    texts = train_text_encoders(progress, palette, steps=recipe.text_steps, seed=seed + 1, start=start)
+    floors: dict[Floor, LatentTiles] = {
+        "terrazzo": cache_latents(out / "latents", recipe.terrazzo, vae, palette),
+        "pebbles": cache_latents(out / "latents", recipe.pebbles, vae, palette),
+    }
     unet = train_unet(
         progress,
         palette,
         texts,
-        terrazzo,
+        floors,
         phases=recipe.unet_phases,
         seed=seed + 3,
         measure=CompositionProbe(vae, palette, rubber=False),
+        start=start,
     )
     base, base_texts = _copies(unet.state_dict()), {name: _copies(state) for name, state in texts.state_dict().items()}
     rubber = cache_latents(out / "latents", recipe.rubber, vae, palette)
@@ -100,9 +109,10 @@ def main() -> None:
     parser.add_argument("--export", type=Path, default=TOKENIZERS, help="where the finished checkpoint goes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of torch")
     parser.add_argument("--longer", type=float, default=1.0, help="train UNet and adapters this many times as long")
+    parser.add_argument("--start", type=Path, help="an exported checkpoint to train further instead of beginning with nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.out, arguments.export, Recipe().longer(arguments.longer))
+    train(arguments.out, arguments.export, Recipe().longer(arguments.longer), arguments.start)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from shared.palette import Palette
 from training.architecture import build_vae
-from training.data import STYLES, paint_shard
+from training.data import Style, paint_shard
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "vae"
@@ -22,6 +24,7 @@ CROP_PX = 96
 BATCH = 4
 KL_WEIGHT = 2e-4
 ANCHOR_WEIGHT = 0.5
+_STYLES: tuple[Style, ...] = ("rubber", "terrazzo")
 _TILES = 150
 _TILE_PX = 512
 
@@ -31,7 +34,7 @@ def paint_pictures(folder: Path, palette: Palette, seed: int) -> NDArray[np.uint
     path = folder / "pictures.npy"
     if path.exists():
         return np.asarray(np.load(path, mmap_mode="r"))
-    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(STYLES)]
+    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(_STYLES)]
     pictures = np.concatenate([shard.pixels for shard in shards])
     np.save(path, pictures)
     return pictures
@@ -107,6 +110,13 @@ def train_vae(progress: Progress, palette: Palette, *, steps: int, seed: int) ->
         if (step + 1) % 200 == 0 or step + 1 == steps:
             progress.save(STAGE, {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
     return _whitened(progress, palette, vae, seed)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """Return the autoencoder of an exported checkpoint in float32."""
+    vae = build_vae(json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["scaling_factor"])
+    vae.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    return vae
 
 
 def _whitened(progress: Progress, palette: Palette, vae: AutoencoderKL, seed: int) -> AutoencoderKL:

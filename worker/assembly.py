@@ -27,6 +27,7 @@ from shared.queue import DELIVER_TASK, RENDER_TASK, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import connect_storage
+from shared.tracing import Tracer, connect_tracer
 from worker.courier import deliver
 from worker.duty import DutyMeter
 from worker.pulse import Pulse, Ready
@@ -54,6 +55,11 @@ class Assembly:
         self._outbox = Outbox(redis, prefix=settings.redis_prefix)
         self._store = connect_store(settings, redis)
         self._storage = connect_storage(settings)
+
+    @functools.cached_property
+    def tracer(self) -> Tracer:
+        """What begins the spans of this process."""
+        return connect_tracer(self._settings, "granule-courier" if self._settings.pulse_fd is None else "granule-worker")
 
     @functools.cached_property
     def station(self) -> Station:
@@ -87,6 +93,7 @@ class Assembly:
             publish_limit_s=settings.publish_limit_s,
             is_stopping=lambda: state.should_stop is not None,
             batch_size=batch_size,
+            tracer=self.tracer,
         )
 
     def get_ready(self, **_: object) -> None:
@@ -112,11 +119,12 @@ class Assembly:
             log.critical("this worker ends: %s", error.__cause__)
             # What is drawn already deserves a moment; the guardian gives it to others if that does not do.
             self.station.spool.wait_until_empty(timeout_s=LAST_MOMENT_S)
+            self.tracer.close()
             os._exit(os.EX_SOFTWARE)
 
     def deliver(self, delivery_id: str) -> None:
         """Try one webhook delivery."""
-        deliver(delivery_id, outbox=self._outbox, settings=self._settings)
+        deliver(delivery_id, outbox=self._outbox, settings=self._settings, tracer=self.tracer)
 
     def _show_metrics(self) -> None:
         """From now on, so that whoever finds the port open finds a worker that is ready.

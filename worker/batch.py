@@ -17,6 +17,7 @@ from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, answerable, settle
 from worker.pulse import Duty, Publishing, Settled
 from worker.station import Rendered, Station
+from worker.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,10 @@ class NobodyLeft(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A job of a batch, and what is told of its steps."""
+    """A job of a batch, the trail of this attempt at it, and what is told of its steps."""
 
     job: Job
+    trail: Trail
     progress: Progress
 
 
@@ -42,7 +44,10 @@ class Batch:
 
     def __init__(self, jobs: Sequence[Job], station: Station) -> None:
         self._station = station
-        self._all = [Row(job, Progress(job, station)) for job in jobs]
+        self._all = [Row(job, Trail(job, station.tracer), Progress(job, station)) for job in jobs]
+        for row in self._all:
+            with row.trail.span.here():
+                log.info("job %s claimed, fence %d, with others", row.job.id, row.job.fence, extra={"job_id": row.job.id})
         self.rows = list(self._all)
 
     def __call__(self, step: int, steps: int) -> None:
@@ -62,7 +67,7 @@ class Batch:
         provenance = self._station.pipeline.provenance
         pairs = zip(self._all, rendered, strict=True)
         return [
-            Drawn(row.job, Best(one.pixels, one.duration_s, provenance, 1), row.progress)
+            Drawn(row.job, Best(one.pixels, one.duration_s, provenance, 1), row.progress, row.trail)
             for row, one in pairs
             if row in self.rows
         ]
@@ -74,6 +79,28 @@ class Batch:
         for row in self.rows:
             self._part_with(row, partial(_release, row.job, self._station))
         self._station.spool.wait_until_empty()
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Count what is drawn inside the block as the worker's work, and as a phase of each of the jobs."""
+        duty = self._station.duty
+        duty.start(max(row.job.waited_s + row.trail.pass_on() for row in self._all))
+        for row in self._all:
+            row.progress.span = row.trail.span.child("denoise")
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            duty.stop()
+            self._station.pulse.send(Duty(duty.busy_s, duty.starved_s))
+            for row in self._all:
+                row.progress.span.end()
+                JOB_PHASE.labels(row.job.spec.model, "denoise").observe(time.monotonic() - began_s)
+
+    def break_off(self, error: Exception) -> None:
+        """End the trails of all that are still wanted: nobody foresaw this error, and the worker ends over it."""
+        for row in self.rows:
+            row.trail.end(error)
 
     def _leave(self, row: Row, *, called_off: bool) -> None:
         self.rows.remove(row)
@@ -88,49 +115,37 @@ class Batch:
         self._station.spool.put(partial(_end, row, last, self._station))
 
 
-def draw_together(jobs: Sequence[Job], station: Station, claimed_s: float) -> list[Drawn]:
-    """Draw jobs that were claimed together at `claimed_s`, and return the pictures of those that are still wanted.
+def draw_together(jobs: Sequence[Job], station: Station) -> list[Drawn]:
+    """Draw jobs that were claimed together just now, and return the pictures of those that are still wanted.
 
     When the batch fails for a reason that is one job's, or that of so many at once, no job fails for it: all are given back
     and drawn alone. What else is raised, DeviceLost among it, means that this process can draw no more.
     """
     batch = Batch(jobs, station)
     try:
-        with _measured(jobs, station, claimed_s):
+        with batch.measured():
             rendered = station.pipeline.render_batch([job.spec.render for job in jobs], batch)
         return batch.pictures(rendered)
     except NobodyLeft:
         return []
-    except DeviceLost:
-        raise
-    except GranuleError as error:
+    except Exception as error:
+        if isinstance(error, DeviceLost) or not isinstance(error, GranuleError):
+            batch.break_off(error)
+            raise
         batch.give_back(error)
         return []
 
 
-@contextmanager
-def _measured(jobs: Sequence[Job], station: Station, claimed_s: float) -> Iterator[None]:
-    """Count what is drawn inside the block as the worker's work, and as a phase of each of the jobs."""
-    began_s, model = time.monotonic(), station.manifest.slug
-    for job in jobs:
-        JOB_PHASE.labels(model, "queued").observe(job.waited_s)
-        JOB_PHASE.labels(model, "claimed").observe(began_s - claimed_s)
-    station.duty.start(max(job.waited_s for job in jobs) + began_s - claimed_s)
-    try:
-        yield
-    finally:
-        station.duty.stop()
-        station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
-        for _ in jobs:
-            JOB_PHASE.labels(model, "denoise").observe(time.monotonic() - began_s)
-
-
 def _end(row: Row, last: partial[None], station: Station) -> None:
     """Close a job's progress, do the last thing for it, and say that it is held no more. Raises nothing."""
-    with answerable(row.job, station):
-        row.progress.close()
-        last()
-        station.pulse.send(Settled(row.job.id, row.job.fence))
+    try:
+        with answerable(row.job, station), row.trail.span.here():
+            row.progress.span.end()
+            row.progress.close()
+            last()
+            station.pulse.send(Settled(row.job.id, row.job.fence))
+    finally:
+        row.trail.end()
 
 
 def _let_go(job: Job, station: Station) -> None:

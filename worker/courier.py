@@ -8,11 +8,13 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from shared.errors import WebhookUrlRefused
 from shared.metrics import DELIVERY_DURATION, DELIVERY_TRIES
 from shared.outbox import Delivery, DeliveryState, DeliveryUnreadable, Outbox, Reaction
 from shared.settings import Settings
+from shared.tracing import OFF, Attributes, Span, Tracer, current
 from shared.webhooks import check_url, is_allowed_host, secret_of, sign
 from shared.wire import compact_json, prediction
 from worker.egress import Answer, NoAnswer, post
@@ -35,8 +37,10 @@ class Outcome:
     retry_after_s: float | None = None
 
 
-def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
+def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings, tracer: Tracer = OFF) -> None:
     """Try a delivery once and record what came of it. One that was settled before is left alone.
+
+    The try is a span of the job's trace, if it has one, and the receiver is told its `traceparent`.
 
     Raises:
         StoreUnavailable: the outbox cannot be read or written; the delivery comes round again.
@@ -46,7 +50,11 @@ def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
         if delivery is None or delivery.state is not DeliveryState.PENDING:
             return
         body = delivery.body or outbox.fix_body(delivery_id, _render(delivery))
-        outcome = _try(delivery, body, settings)
+        with _begin_span(delivery, tracer) as span:
+            outcome = _try(delivery, body, settings)
+            span.set({"granule.outcome": str(outcome.state), "granule.note": outcome.note})
+            if outcome.state is not DeliveryState.DELIVERED:
+                span.end(error="not_delivered")
     except DeliveryUnreadable as error:
         log.error("%s; it is dead", error)
         outbox.discard(delivery_id, note=error.detail)
@@ -65,6 +73,19 @@ def deliver(delivery_id: str, *, outbox: Outbox, settings: Settings) -> None:
         outcome.note,
         extra={"job_id": delivery.job_id},
     )
+
+
+def _begin_span(delivery: Delivery, tracer: Tracer) -> Span:
+    """Begin the span of one try. Raises DeliveryUnreadable."""
+    about: Attributes = {
+        "granule.job_id": delivery.job_id,
+        "granule.event": str(delivery.event),
+        "granule.delivery": delivery.id,
+        "granule.try": delivery.attempts + 1,
+        "http.request.method": "POST",
+        "server.address": urlsplit(delivery.url).hostname or "",
+    }
+    return tracer.resume(delivery.job.traceparent).child("webhook", about, kind="client")
 
 
 def _render(delivery: Delivery) -> bytes:
@@ -97,6 +118,8 @@ def _try(delivery: Delivery, body: bytes, settings: Settings) -> Outcome:
         "Granule-Event": delivery.event,
         "Granule-Sequence": str(delivery.seq),
     }
+    if traceparent := current().traceparent:
+        headers["traceparent"] = traceparent
     public_only = not is_allowed_host(delivery.url, settings)
     try:
         with DELIVERY_DURATION.time():

@@ -94,8 +94,9 @@ def _connect(addresses: list[SocketAddress], deadline_s: float) -> socket.socket
     """Connect to the first of the addresses that lets us."""
     failure = OSError("the host has no address")
     for family, address in addresses:
+        limit_s = min(CONNECT_TIMEOUT_S, _left_s(deadline_s))
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(min(CONNECT_TIMEOUT_S, _left_s(deadline_s)))
+        sock.settimeout(limit_s)
         try:
             sock.connect(address)
         except OSError as error:

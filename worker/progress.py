@@ -11,6 +11,7 @@ from shared.errors import StoreUnavailable
 from shared.job_store import Beat
 from shared.jobs import Job
 from shared.metrics import DENOISE_STEPS
+from shared.tracing import OFF_SPAN, Span
 from worker.pulse import Step
 from worker.station import Station
 
@@ -31,8 +32,10 @@ class Progress:
 
     Guardian and record are told the step; the record by a thread of its own, which sends the newest step with all log lines
     since the last. So what the record answers is heard one step later at the latest. The log line has the form of tqdm's,
-    because the official clients read their progress from it. `close` must be called in the end.
+    because the official clients read their progress from it. `close` must be called in the end. Steps are noted on `span` too.
     """
+
+    span: Span = OFF_SPAN
 
     def __init__(self, job: Job, station: Station) -> None:
         self._job = job
@@ -51,6 +54,7 @@ class Progress:
         """Note that `step` of `steps` is done. Raises CancelRequested, JobLost."""
         self._station.pulse.send(Step(self._job.id, self._job.fence))
         DENOISE_STEPS.labels(self._job.spec.model).inc()
+        self.span.event("step", {"granule.step": step, "granule.steps": steps})
         elapsed_s = time.monotonic() - self._started_s
         with self._changed:
             self._step = step

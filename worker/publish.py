@@ -18,8 +18,9 @@ from shared.errors import GranuleError, StorageUnavailable, StoreUnavailable
 from shared.filenames import variant_name
 from shared.job_store import Finish
 from shared.jobs import Job, JobError, Output, Result
-from shared.metrics import COMPOSITION_ERROR, JOB_PHASE
+from shared.metrics import COMPOSITION_ERROR
 from shared.storage import attempt_prefix, output_key
+from shared.tracing import span
 from worker.appraisal import appraise
 from worker.candidates import Best
 from worker.images import encode
@@ -27,6 +28,7 @@ from worker.pictures import pictures_of
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Settled, Step
 from worker.station import Station
+from worker.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,12 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A picture of `job` that waits to be published, and the progress that may still have something to report."""
+    """A picture of `job` that waits to be published, the progress that may still have something to report, and the trail."""
 
     job: Job
     best: Best
     progress: Progress
+    trail: Trail
 
 
 def publish(drawn: Drawn, station: Station) -> None:
@@ -52,8 +55,11 @@ def publish(drawn: Drawn, station: Station) -> None:
     When this returns, the job ended, or it belongs to somebody else, or (Redis away for longer than ten minutes) its lease
     will run out, or (after something unforeseen) the guardian was told to take it away.
     """
-    with answerable(drawn.job, station), JOB_PHASE.labels(drawn.job.spec.model, "publish").time():
-        _publish(drawn, station)
+    try:
+        with answerable(drawn.job, station), drawn.trail.phase("publish"):
+            _publish(drawn, station)
+    finally:
+        drawn.trail.end()
 
 
 @contextmanager
@@ -94,11 +100,13 @@ def settle(job: Job, station: Station, finish: Callable[[], Outcome]) -> Outcome
     while time.monotonic() < deadline_s:
         station.pulse.send(Step(job.id, job.fence))
         try:
-            outcome = finish()
+            with span("finish") as finishing:
+                outcome = finish()
+                said = outcome.name.lower() if isinstance(outcome, Enum) else "no longer ours"
+                finishing.set({"granule.finish": said})
         except StoreUnavailable:
             time.sleep(STORE_GAP_S)
             continue
-        said = outcome.name.lower() if isinstance(outcome, Enum) else "no longer ours"
         log.info("job %s: %s", job.id, said, extra={"job_id": job.id})
         return outcome
     log.error("the outcome of job %s could not be recorded; it will be rendered again", job.id, extra={"job_id": job.id})
@@ -123,19 +131,21 @@ def _succeed(drawn: Drawn, result: Result, station: Station) -> Finish:
 def _upload(drawn: Drawn, station: Station) -> Result:
     """Measure, encode and store a picture, and return what the record will say about it.
 
-    The upload is tried again, with growing gaps, for as long as the station allows.
+    Uploads are tried again, with growing gaps, for as long as the station allows for all pictures of a job together.
 
     Raises:
         StorageUnavailable: the storage stayed away for all that time.
         CancelRequested, JobLost: nobody wants the picture any more.
     """
     job, best = drawn.job, drawn.best
-    appraisal = appraise(job, best.pixels, station.manifest)
+    with span("measure"):
+        appraisal = appraise(job, best.pixels, station.manifest)
     if appraisal.color_error is not None:
         COMPOSITION_ERROR.labels(job.spec.model).observe(appraisal.color_error)
     pictures = pictures_of(best.pixels, job.spec.render, appraisal)
+    deadline_s = time.monotonic() + station.publish_limit_s
     return Result(
-        outputs=[_store(drawn, index, variant, pixels, station) for index, (variant, pixels) in enumerate(pictures)],
+        outputs=[_store(drawn, index, *picture, station, deadline_s) for index, picture in enumerate(pictures)],
         predict_time_s=best.duration_s,
         provenance=best.provenance,
         composition=appraisal.parts,
@@ -146,7 +156,7 @@ def _upload(drawn: Drawn, station: Station) -> Result:
     )
 
 
-def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station) -> Output:
+def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], station: Station, deadline_s: float) -> Output:
     """Encode and upload one picture of a job. `variant` tells it from the others in its name. Raises as `_upload`."""
     job, spec = drawn.job, drawn.job.spec
     encoded = encode(
@@ -163,14 +173,14 @@ def _store(drawn: Drawn, index: int, variant: str, pixels: NDArray[np.uint8], st
             drawn.progress.report()
         station.storage.put(key, encoded.data, content_type=encoded.content_type, metadata=metadata)
 
-    _try_for_long(put, job, station)
+    with span("upload", {"granule.size_bytes": len(encoded.data)}):
+        _try_until(deadline_s, put, job, station)
     digest = hashlib.sha256(encoded.data).hexdigest()
     filename = variant_name(spec.filename, variant)
     return Output(key, filename, encoded.content_type, len(encoded.data), digest, variant)
 
 
-def _try_for_long(put: Callable[[], None], job: Job, station: Station) -> None:
-    deadline_s = time.monotonic() + station.publish_limit_s
+def _try_until(deadline_s: float, put: Callable[[], None], job: Job, station: Station) -> None:
     gap_s = 0.5
     while True:
         station.pulse.send(Step(job.id, job.fence))

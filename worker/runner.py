@@ -14,19 +14,24 @@ from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
-from shared.metrics import JOB_PHASE
 from worker.batch import draw_together
 from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
 from worker.pulse import Broke, Duty, Holding, Publishing, Settled, Step
 from worker.station import Station
+from worker.trail import Trail
 
 log = logging.getLogger(__name__)
 
 TURN_S = 60.0
 CLAIM_TRIES = 4
 RETRY_GAP_S = 1.0
+ALONE_PATIENCE_S = 5.0
+
+
+class NotAlone(Exception):
+    """Pictures of other jobs are still on their way, and this job must not be drawn beside them."""
 
 
 class WorkerBroken(Exception):
@@ -70,17 +75,24 @@ def run_jobs(job_id: str, station: Station) -> None:
 
 def _run_job(job: Job, station: Station) -> None:
     """Draw the picture of a job that was claimed just now, and hand it to the publisher. Raises WorkerBroken."""
-    claimed_s = time.monotonic()
-    log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+    trail = Trail(job, station.tracer)
     station.pulse.send(Holding(job.id, job.fence))
     try:
-        drawn = _draw(job, station, claimed_s)
+        with trail.span.here():
+            log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+            drawn = _draw(job, station, trail)
+    except NotAlone:
+        trail.end()
+        _give_back(job, station)
+        return
     except Exception as error:
+        trail.end(error)
         if not isinstance(error, DeviceLost):
             log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
         station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
         raise WorkerBroken from error
     if drawn is None:
+        trail.end()
         station.pulse.send(Settled(job.id, job.fence))
         return
     station.pulse.send(Publishing(job.id, job.fence))
@@ -94,12 +106,10 @@ def _run_batch(jobs: list[Job], station: Station) -> None:
 
     None of them is a suspect: what was given back before is claimed alone.
     """
-    claimed_s = time.monotonic()
     for job in jobs:
-        log.info("job %s claimed, fence %d, with %d others", job.id, job.fence, len(jobs) - 1, extra={"job_id": job.id})
         station.pulse.send(Holding(job.id, job.fence))
     try:
-        pictures = draw_together(jobs, station, claimed_s)
+        pictures = draw_together(jobs, station)
     except Exception as error:
         if not isinstance(error, DeviceLost):
             log.exception("jobs %s met an unforeseen error", ", ".join(job.id for job in jobs))
@@ -117,14 +127,34 @@ def _is_suspect(job: Job) -> bool:
 
 
 def _wait_until_alone(job: Job, progress: Progress, station: Station) -> None:
-    """Wait until no picture is left in the spool. Raises CancelRequested, JobLost: with a storage away, that may take long."""
+    """Wait a little until no picture is left in the spool.
+
+    Raises:
+        CancelRequested, JobLost: nobody wants the job drawn here any more.
+        NotAlone: it takes longer, because the storage is away: another worker may be free.
+    """
 
     def show_life() -> None:
         station.pulse.send(Step(job.id, job.fence))
         with suppress(StoreUnavailable):
             progress.report()
 
-    station.spool.wait_until_empty(show_life)
+    if not station.spool.wait_until_empty(show_life, timeout_s=ALONE_PATIENCE_S):
+        raise NotAlone
+
+
+def _give_back(job: Job, station: Station) -> None:
+    """Leave a job to a worker that is alone. This one takes none before it is alone itself: it would get the same again."""
+    while True:
+        station.pulse.send(Step(job.id, job.fence))
+        try:
+            station.store.release(job.id, job.fence)
+            break
+        except StoreUnavailable:
+            time.sleep(RETRY_GAP_S)
+    log.info("job %s is left to a worker that is alone", job.id, extra={"job_id": job.id})
+    station.pulse.send(Settled(job.id, job.fence))
+    station.spool.wait_until_empty()
 
 
 def _claim(job_id: str | None, station: Station) -> list[Job]:
@@ -145,31 +175,32 @@ def _claim_once(job_id: str | None, token: str, station: Station) -> list[Job]:
     return [] if job is None else [job]
 
 
-def _draw(job: Job, station: Station, claimed_s: float) -> Drawn | None:
+def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:
     """Draw the picture. None: the job ended without one, or is another worker's.
 
-    What else is raised, DeviceLost among it, means that this process can draw no more.
+    Raises NotAlone. What else is raised, DeviceLost among it, means that this process can draw no more.
     """
     progress = Progress(job, station)
-    JOB_PHASE.labels(job.spec.model, "queued").observe(job.waited_s)
     try:
         if _is_suspect(job):
             _wait_until_alone(job, progress, station)
-        JOB_PHASE.labels(job.spec.model, "claimed").observe(time.monotonic() - claimed_s)
-        station.duty.start(job.waited_s + time.monotonic() - claimed_s)
+        station.duty.start(job.waited_s + trail.pass_on())
         try:
-            with JOB_PHASE.labels(job.spec.model, "denoise").time():
+            with trail.phase("denoise") as progress.span:
                 best = draw_best(job, station, progress)
         finally:
             station.duty.stop()
             station.pulse.send(Duty(station.duty.busy_s, station.duty.starved_s))
-        return Drawn(job, best, progress)
+        return Drawn(job, best, progress, trail)
     except CancelRequested:
         progress.close()
         settle(job, station, lambda: station.store.let_go(job.id, job.fence))
     except JobLost:
         progress.close()
         log.warning("job %s was given to another worker", job.id, extra={"job_id": job.id})
+    except NotAlone:
+        progress.close()
+        raise
     except DeviceLost:
         raise
     except GranuleError as error:

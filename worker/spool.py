@@ -36,13 +36,17 @@ class Spool:
                 self._changed.wait(POLL_S)
         return True
 
-    def wait_until_empty(self, while_waiting: Callable[[], None] = _nothing, *, timeout_s: float | None = None) -> None:
-        """Wait until everything is published, or for `timeout_s`; `while_waiting()` is called about twice a second."""
+    def wait_until_empty(self, while_waiting: Callable[[], None] = _nothing, *, timeout_s: float | None = None) -> bool:
+        """Wait until everything is published; `while_waiting()` is called about twice a second.
+
+        False: `timeout_s` passed before.
+        """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             while self._taken and (deadline_s is None or time.monotonic() < deadline_s):
                 while_waiting()
                 self._changed.wait(POLL_S)
+            return not self._taken
 
     def put(self, publish: Callable[[], None]) -> None:
         """Have `publish()`, which must not raise, bring a picture out. Call `wait_for_place` before it is drawn."""

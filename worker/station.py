@@ -13,6 +13,7 @@ from shared.job_store import JobStore
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.storage import Storage
+from shared.tracing import OFF, Tracer
 from worker.duty import DutyMeter
 from worker.pulse import Pulse
 from worker.spool import Spool
@@ -67,3 +68,4 @@ class Station:
     publish_limit_s: float
     is_stopping: Callable[[], bool]
     batch_size: int = 1
+    tracer: Tracer = OFF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from shared.settings import Settings
@@ -57,7 +58,8 @@ class Watched:
             case Ready(device=device):
                 self.device = device
             case Holding(job_id=job_id, fence=fence):
-                self.held[job_id, fence] = Held(job_id, fence, now_s, now_s, now_s)
+                # Renewed at once: until then the record cannot know that anybody came to hold it.
+                self.held[job_id, fence] = Held(job_id, fence, now_s, now_s, -math.inf)
             case Step(job_id=job_id, fence=fence) if (job_id, fence) in self.held:
                 self.held[job_id, fence].moved_s = now_s
             case Publishing(job_id=job_id, fence=fence) if (job_id, fence) in self.held:

@@ -3,7 +3,7 @@
 --       webhook ('' = none), webhook_events (',a,b,'), file_token, repeat_window_ms, recent_ttl_ms,
 --       cancel_after_ms (0 = never), render_key, reuse (1 = a stored picture may be the answer), lease_ms,
 --       tenant_max (0 = no bound), shared (1 = also a picture of another tenant), retry (-1 = the caller does not count),
---       retry_window_ms
+--       retry_window_ms, traceparent ('' = none)
 -- Returns {'created' | 'same', record, position, clock_ms, traffic}, {'reused', record, record of the job whose picture it is},
 -- {'taken'} (the id is another tenant's), {'other_body'} (of the id), {'conflict'} (of the key), {'full', depth} or
 -- {'tenant_full', depth}.
@@ -43,13 +43,21 @@ local function earlier()
   return found[1], found[2], tonumber(ARGV[14])
 end
 
-local recorded = redis.call('HMGET', job, 'tenant', 'body_hash', 'file_token', 'status')
+-- The job is the caller's own: it is answered with the picture of this one.
+local function hand_over(source)
+  redis.call('ZADD', leases, now + tonumber(ARGV[19]), id)
+  return { 'reused', redis.call('HGETALL', job), redis.call('HGETALL', prefix .. 'job:' .. source) }
+end
+
+local recorded = redis.call('HMGET', job, 'tenant', 'body_hash', 'file_token', 'status', 'reused_from')
 if recorded[1] then
   if recorded[1] ~= tenant then return { 'taken' } end
   if recorded[2] ~= body_hash then return { 'other_body' } end
   -- The file token is drawn anew for each request: the same one means that only our reply was lost, and nobody was told yet.
-  local untold = recorded[3] == ARGV[13] and recorded[4] == 'queued'
-  return answer(untold and 'created' or 'same', id)
+  local untold = recorded[3] == ARGV[13]
+  local source = recorded[5] and redis.call('EXISTS', prefix .. 'job:' .. recorded[5]) == 1 and recorded[5]
+  if untold and recorded[4] == 'running' and source then return hand_over(source) end
+  return answer(untold and recorded[4] == 'queued' and 'created' or 'same', id)
 end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'id', 'body_hash')
@@ -86,12 +94,16 @@ if not source and full then
   return full
 end
 
+-- The refusal whose reply was lost was none in the end.
+if replayed then redis.call('HINCRBY', recent, 'refused:' .. retry + 1, -1) end
+
 local seq = redis.call('INCR', prefix .. 'seq')
 redis.call('HSET', job, 'spec', spec, 'model', model, 'lane', lane, 'tenant', tenant, 'body_hash', body_hash,
   'seq', seq, 'created_ms', now, 'fence', 0, 'crashes', 0, 'file_token', ARGV[13], 'render_key', ARGV[17])
 if ARGV[11] ~= '' then
   redis.call('HSET', job, 'webhook', ARGV[11], 'webhook_events', ARGV[12])
 end
+if ARGV[24] ~= '' then redis.call('HSET', job, 'traceparent', ARGV[24]) end
 redis.call('ZADD', prefix .. 'jobs:' .. tenant, seq, id)
 redis.call('ZADD', prefix .. 'jobs', seq, id)
 redis.call('SET', prefix .. 'file:' .. ARGV[13], id)
@@ -111,9 +123,8 @@ if source then
   -- The caller copies the picture and ends the job; if it dies first, the lease brings the job to a worker.
   redis.call('HSET', job, 'status', 'running', 'fence', 1, 'worker', 'reuse', 'started_ms', now, 'step', 0,
     'reused_from', source)
-  redis.call('ZADD', leases, now + tonumber(ARGV[19]), id)
   emit('start')
-  return { 'reused', redis.call('HGETALL', job), redis.call('HGETALL', prefix .. 'job:' .. source) }
+  return hand_over(source)
 end
 enter_lane(lane)
 return answer('created', id)

@@ -14,7 +14,13 @@ else
   if lease > now then return '' end
 end
 redis.call('HINCRBY', prefix .. 'lost', get('model') .. '|' .. (ARGV[3] ~= '' and 'guardian' or 'lease'), 1)
-local crashes = redis.call('HINCRBY', job, 'crashes', 1)
+-- A claim that nobody came to hold (its reply was lost and its worker gone, or whoever took it died before a first sign of
+-- life) killed nobody, and is not charged. That does not go on for ever: what it is given to might die before it can say so.
+local is_held = ARGV[3] ~= '' or get('held') == get('fence')
+local crashes = 0
+if is_held or redis.call('HINCRBY', job, 'unheld', 1) > tonumber(ARGV[4]) then
+  crashes = redis.call('HINCRBY', job, 'crashes', 1)
+end
 drop_lease()
 if get('cancel') then
   complete('canceled', tonumber(ARGV[6]))

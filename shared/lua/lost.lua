@@ -21,7 +21,9 @@ for _, lane in ipairs(LANES) do
     local wait_ms = math.min(grace_ms * 2 ^ times, 60000)
     local skipped = passed > tonumber(waiting[i + 1])
     if lane == 'recovery' then skipped = claimed_ms > published_ms + grace_ms end
-    if record[1] and now - published_ms >= wait_ms and (messages == 0 or skipped) then
+    -- Published after now: the clock was set back since.
+    local waited = now - published_ms >= wait_ms or now < published_ms
+    if record[1] and waited and (messages == 0 or skipped) then
       redis.call('HSET', key, 'published_ms', now, 'republished', times + 1)
       found[#found + 1] = waiting[i]
     end

@@ -1,8 +1,9 @@
 -- Forget what a finished job carried: its input, logs and pictures, and what its webhooks said. The row itself stays readable
 -- for a while.
--- ARGV: prefix, id, spec and result without what is removed ('' = no result), row_retention_ms
+-- ARGV: prefix, id, spec and result without what is removed ('' = no result), row_retention_ms, fence (of the job as it was
+--       read: one that was queued again since is not meant)
 -- Returns 1 when the data is gone, 0 when the job has not ended.
-if not get('completed_ms') then return 0 end
+if not get('completed_ms') or get('fence') ~= ARGV[6] then return 0 end
 redis.call('HSET', job, 'spec', ARGV[3], 'data_removed', 1)
 redis.call('HDEL', job, 'logs', 'expires_ms')
 if ARGV[4] ~= '' then redis.call('HSET', job, 'result', ARGV[4]) end

@@ -13,7 +13,12 @@ if from then
 elseif not is_ahead then
   log = ''
 end
-if is_ahead then redis.call('HSET', job, 'step', ARGV[5]) end
+-- From now on this attempt is known to have been begun.
+if is_ahead then
+  redis.call('HSET', job, 'held', ARGV[3], 'step', ARGV[5])
+else
+  redis.call('HSET', job, 'held', ARGV[3])
+end
 if log ~= '' then
   redis.call('HSET', job, 'logs', string.sub((get('logs') or '') .. log, -tonumber(ARGV[7])))
   redis.call('HINCRBY', job, 'logged_bytes', #log)

@@ -10,7 +10,7 @@ if status ~= 'failed' or not redis.call('ZSCORE', prefix .. 'dead', id) then ret
 if get('data_removed') or get('unwanted') then return 'removed' end
 redis.call('ZREM', prefix .. 'dead', id)
 redis.call('ZREM', prefix .. 'expiring', id)
-redis.call('HDEL', job, 'error', 'completed_ms', 'expires_ms', 'deadline_ms')
+redis.call('HDEL', job, 'unheld', 'error', 'completed_ms', 'expires_ms', 'deadline_ms')
 redis.call('HSET', job, 'crashes', 0, 'requeued_ms', now)
 enter_lane('recovery')
 notify()

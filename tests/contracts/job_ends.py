@@ -50,6 +50,38 @@ class JobEndsContract(JobStoreFixtures):
         assert store.release(job_id, 1) is None and store.expire(job_id, fence=1) is None
         assert store.get(job_id).crashes == 0
 
+    def test_a_claim_that_nobody_came_to_hold_is_not_charged_but_not_for_ever(self, store: JobStore, redis: Redis) -> None:
+        job_id, crashes = self.submit(store), []
+        while store.get(job_id).status is Status.QUEUED:
+            store.claim(job_id, worker="a", delivery_token=str(len(crashes)))
+            redis.zadd("test:leases", {job_id: 1})
+            store.expire(job_id)
+            crashes.append(store.get(job_id).crashes)
+        assert crashes == [0, 0, 0, 1, 2, 3]
+
+    def test_a_claim_that_somebody_came_to_hold_is_charged_when_its_lease_runs_out(self, store: JobStore, redis: Redis) -> None:
+        job_id = self.submit(store)
+        for fence in (1, 2):
+            store.claim(job_id, worker="a", delivery_token=str(fence))
+            if fence == 1:
+                store.renew(job_id, fence)
+            redis.zadd("test:leases", {job_id: 1})
+            assert store.expire(job_id) is Status.QUEUED
+            assert store.get(job_id).crashes == 1
+
+    def test_a_clock_that_was_set_back_keeps_nobody_from_being_judged(self, store: JobStore, redis: Redis) -> None:
+        held, waiting = self.submit(store), self.submit(store)
+        store.claim(held, worker="a", delivery_token="1")
+        seconds, _ = redis.time()
+        later_ms = (seconds + 3600) * 1000
+        redis.hset("test:amnesty", mapping={"asked_ms": later_ms, "until_ms": later_ms + 15_000})
+        redis.zadd("test:leases", {held: later_ms + 15_000})
+        redis.hset(f"test:job:{waiting}", "published_ms", later_ms)
+        assert store.is_amnesty()
+        for until_ms in (float(redis.hget("test:amnesty", "until_ms")), redis.zscore("test:leases", held)):
+            assert seconds + 15 <= until_ms / 1000 <= seconds + 15 + 60
+        assert store.lost(MODEL, ["nothing"]) == [waiting]
+
     # -- cancel
 
     def test_a_waiting_job_is_canceled_at_once(self, store: JobStore) -> None:

@@ -111,6 +111,20 @@ class ResultsContract:
         assert (again.job.status, again.job.fence, again.job.reused_from) == (Status.RUNNING, 1, first.id)
         assert store.depth(MODEL) == 0
 
+    def test_a_stored_result_is_handed_over_again_when_the_reply_was_lost(self, store: JobStore, redis: Redis) -> None:
+        store.announce_weights(MODEL, WEIGHTS)
+        first = self.finish(store, self.submit(store))
+        again = replace(first.spec, id=new_id(), file_token=new_id())
+        for _ in range(2):
+            created = store.create(again, body_hash="other", queue_max_jobs=100, reuse=True)
+            assert created.is_new and created.source == first and created.job.fence == 1
+            assert float(redis.zscore("test:leases", again.id) or 0) > 1
+            redis.zadd("test:leases", {again.id: 1})
+        assert first.result is not None
+        store.succeed(again.id, 1, first.result)
+        created = store.create(again, body_hash="other", queue_max_jobs=100, reuse=True)
+        assert not created.is_new and created.source is None and created.job.status is Status.SUCCEEDED
+
     def test_what_differs_is_drawn(self, store: JobStore) -> None:
         store.announce_weights(MODEL, WEIGHTS)
         spec = self.finish(store, self.submit(store)).spec

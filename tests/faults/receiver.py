@@ -17,6 +17,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.told: list[Told] = []
+        self.headers_got: list[dict[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.reset()
@@ -67,6 +68,7 @@ class Receiver:
         digest = hashlib.sha256(body).hexdigest()
         status = self.status
         told = Told(handler.headers["webhook-id"], prediction["id"], prediction["status"], digest, status)
+        self.headers_got.append({name.lower(): value for name, value in handler.headers.items()})
         self.told.append(told)
         if self.on_post is not None:
             self.on_post(told)

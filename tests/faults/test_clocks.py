@@ -1,4 +1,7 @@
-"""Faults of time: a wrong wall clock, redelivery by age, a call that holds the interpreter. Settings as shipped."""
+"""Faults of time: a wrong wall clock, redelivery by age, a lease nobody came for, a call that holds the interpreter.
+
+Settings as shipped.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from shared.jobs import Status
 from tests.faults.conftest import Figure, violations
 from tests.faults.system import System
+from tests.integration.processes import wait_until
 
 CLOCK = Path(__file__).resolve().parents[1] / "standin" / "clock"
 
@@ -24,6 +28,22 @@ def test_03_worker_and_guardian_killed_while_messages_come_again_by_age(fresh: S
     figure("a peer starts the job after (lease 15 s)", fresh.claimed_again(job_id), 20.0, noise=2)
     [job] = fresh.ended(job_id, timeout_s=90)
     assert (job.status, job.fence) == (Status.SUCCEEDED, 2)
+    assert violations(fresh) == []
+
+
+def test_38_a_worker_dies_before_it_hears_of_its_claim(fresh: System, figure: Figure) -> None:
+    fresh.processes.extra["STANDIN_DEAF_TO_CLAIMS"] = "1"
+    fresh.heal(guardians=1)
+    job_id = fresh.order("0.1 s a step", webhook=True)
+    wait_until(lambda: fresh.store.get(job_id).fence == 1)
+    began_ms = fresh.store.get(job_id).started_ms
+    fresh.kill(fresh.guardians[0])
+    del fresh.processes.extra["STANDIN_DEAF_TO_CLAIMS"]
+    fresh.heal(guardians=1)
+    [job] = fresh.ended(job_id)
+    assert (job.status, job.fence, job.crashes) == (Status.SUCCEEDED, 2, 0)
+    assert job.queued_ms is not None and began_ms is not None
+    figure("given back after (lease 15 s)", (job.queued_ms - began_ms) / 1000, 15.0 + 2)
     assert violations(fresh) == []
 
 

@@ -41,7 +41,9 @@ def test_04_a_frozen_host_comes_back_as_a_zombie(system: System, figure: Figure)
     system.signal(guardian, signal.SIGCONT)
     [job] = system.ended(job_id)
     assert (job.status, job.fence) == (Status.SUCCEEDED, 2)
-    time.sleep(3)  # for the zombie to end what it was doing
+    # Two are drawn at the same time again: the zombie has let go of what it was doing.
+    later = [system.order("1 s a step") for _ in range(2)]
+    wait_until(lambda: all(system.store.get(other).status is Status.RUNNING for other in later))
     assert [key.split("/")[2] for key in system.storage.keys(f"outputs/{job_id}/")] == ["2"]
 
 

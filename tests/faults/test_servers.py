@@ -238,9 +238,9 @@ def test_07_thousands_of_jobs_under_kill_9(tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of 16 MB, where this machine lets us make one."""
+    """A file system of 64 MB, where this machine lets us make one."""
     folder = tmp_path_factory.mktemp("small")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root and Linux")
     yield folder
@@ -283,4 +283,24 @@ def test_a_full_disk_under_redis(
         assert starts(system.ended(*job_ids)) == {(Status.SUCCEEDED, 1)}
         assert courier.poll() is None
         figure(f"appendfsync {appendfsync}: all done after there is space", time.monotonic() - freed_s, 20.0)
+        assert violations(system) == []
+
+
+@pytest.mark.long
+def test_a_full_disk_under_the_storage(tmp_path_factory: pytest.TempPathFactory, small_disk: Path, figure: Figure) -> None:
+    folder = tmp_path_factory.mktemp("disk")
+    (folder / "s3").symlink_to(small_disk)
+    with running(folder, **QUICK | {"publish_limit_s": 120}) as system:
+        system.heal(guardians=1)
+        system.ended(system.order("0.01 s a step"))  # a server that has stored nothing yet hangs in place of an answer
+        filler = fill(small_disk)
+        job_ids = [system.order("0.01 s a step", webhook=True) for _ in range(3)]
+        wait_until(lambda: system.store.get(job_ids[1]).step == 5)
+        time.sleep(5)
+        assert {system.store.get(job_id).result for job_id in job_ids} == {None}
+        filler.unlink()
+        freed_s = time.monotonic()
+        assert starts(system.ended(*job_ids, timeout_s=120)) == {(Status.SUCCEEDED, 1)}
+        figure("all done after there is space", time.monotonic() - freed_s, 20.0)
+        assert {system.read(job_id) for job_id in job_ids} == {"succeeded"}
         assert violations(system) == []

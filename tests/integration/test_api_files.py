@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import requests
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 from redis import Redis
@@ -117,6 +118,27 @@ def test_pages_of_any_origin_may_ask(parts: Parts) -> None:
     allowed = parts.client.options(path, headers={"Origin": "https://shop.example.com"})
     assert allowed.headers["Access-Control-Allow-Origin"] == "*"
     assert "Authorization" in allowed.headers["Access-Control-Allow-Headers"]
+
+
+def test_the_storage_may_send_pictures_itself(parts: Parts) -> None:
+    job, path = finish(parts)
+    settings = parts.settings.model_copy(update={"s3_redirect_url": parts.settings.s3_endpoint_url})
+    client = create_app(settings).test_client()
+    sent = client.get(path)
+    assert (sent.status_code, sent.headers["Cache-Control"]) == (302, "no-store")
+    assert sent.headers["Access-Control-Allow-Origin"] == "*"
+    with requests.Session() as session:
+        session.trust_env = False
+        picture = session.get(sent.headers["Location"], headers={"Range": "bytes=0-99"}, timeout=10)
+    assert (picture.status_code, picture.content) == (206, PICTURE[:100])
+    for header in ("Content-Type", "Content-Disposition"):
+        assert picture.headers[header] == parts.client.head(path).headers[header]
+    head = client.head(path)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(PICTURE)))
+    assert client.get(path, headers={"If-None-Match": sent.headers["ETag"]}).status_code == 304
+    assert parts.settings.s3_endpoint_url in client.get("/").headers["Content-Security-Policy"]
+    parts.store.remove_data(job)
+    assert client.get(path).status_code == 410
 
 
 def test_what_never_was_and_what_is_no_more(parts: Parts) -> None:

@@ -11,6 +11,9 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 from redis import Redis
 from replicate.webhook import Webhooks, WebhookSigningSecret
@@ -19,6 +22,7 @@ from standardwebhooks import Webhook
 from shared.errors import NotFound
 from shared.job_store import JobStore
 from shared.jobs import Event, Status
+from shared.otlp import OtelTracer
 from shared.outbox import SILENT_AFTER, Delivery, DeliveryState, Outbox
 from shared.redis_client import connect
 from shared.settings import Settings
@@ -90,9 +94,9 @@ def outbox(redis: Redis) -> Outbox:
     return Outbox(redis, prefix="test:")
 
 
-def finish_job(store: JobStore, url: str) -> str:
+def finish_job(store: JobStore, url: str, traceparent: str | None = None) -> str:
     spec = new_spec(webhook=url, webhook_events=[Event.COMPLETED])
-    store.create(spec, body_hash="h", queue_max_jobs=10)
+    store.create(spec, body_hash="h", queue_max_jobs=10, traceparent=traceparent)
     store.claim(spec.id, worker="a", delivery_token="1")
     store.succeed(spec.id, 1, new_result())
     return spec.id
@@ -134,6 +138,33 @@ def test_a_failing_receiver_gets_the_same_message_again(
     (headers_1, body_1), (headers_2, body_2) = receiver.requests
     assert headers_1["webhook-id"] == headers_2["webhook-id"] and body_1 == body_2
     assert store.get(job_id).status is Status.SUCCEEDED
+
+
+def test_each_try_is_a_span_of_the_jobs_trace(store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver) -> None:
+    sent, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(sent))
+    trace_id, order = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    finish_job(store, receiver.url, traceparent=f"00-{trace_id}-{order}-01")
+    [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+    for receiver.status in (500, 200):
+        deliver(delivery_id, outbox=outbox, settings=settings, tracer=OtelTracer(provider))
+    spans = sent.get_finished_spans()
+    assert [(span.attributes["granule.try"], span.attributes["granule.note"]) for span in spans if span.attributes] == [
+        (1, "HTTP 500"), (2, "HTTP 200"),
+    ]  # fmt: skip
+    assert [span.status.is_unset for span in spans] == [False, True]
+    assert {f"{span.parent.span_id:016x}" for span in spans if span.parent} == {order}
+    traceparents = [headers["traceparent"] for headers, _ in receiver.requests]
+    assert traceparents == [f"00-{trace_id}-{span.context.span_id:016x}-01" for span in spans]
+
+
+def test_without_a_collector_receivers_are_told_of_no_trace(
+    store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver
+) -> None:
+    finish_job(store, receiver.url, traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    [delivery_id] = outbox.take_due(limit=10, hold_s=60)
+    assert try_once(outbox, settings, delivery_id).state is DeliveryState.DELIVERED
+    assert "traceparent" not in receiver.requests[0][0]
 
 
 def test_a_settled_delivery_is_not_sent_again(store: JobStore, outbox: Outbox, settings: Settings, receiver: Receiver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import threading
@@ -276,3 +277,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     with pytest.raises(NoAnswer, match="not trusted"):
         send(f"https://shop.example.com:{receiver.port}/")
     assert receiver.heard == []
+
+
+def test_time_that_is_up_before_the_connection_leaves_no_socket_open() -> None:
+    """A socket that nobody closes is an error here as soon as it is collected."""
+    with pytest.raises(TimeoutError):
+        egress._connect([(socket.AF_INET, ("127.0.0.1", 9))], time.monotonic() - 1)
+    gc.collect()

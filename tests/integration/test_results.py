@@ -23,6 +23,7 @@ from shared.manifest import load_catalog
 from shared.outbox import Outbox
 from shared.queue import make_celery, message_lists
 from shared.redis_client import connect
+from shared.removal import remove_data, remove_leftovers
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage, output_key, outputs_prefix
 from tests.contracts.api import MIX, MODEL
@@ -268,6 +269,24 @@ def test_the_sweep_removes_what_is_due_and_later_the_row(parts: Parts) -> None:
     parts.sweep().rows()
     assert parts.read(due)["status"] == 404
     assert parts.read(kept)["status"] == "succeeded"
+
+
+def test_a_late_removal_does_not_touch_what_was_drawn_after_the_job_was_queued_again(parts: Parts) -> None:
+    job_id, fences = str(parts.order().json["id"]), range(1, parts.settings.max_attempts + 1)
+    for fence in fences:
+        parts.store.claim(job_id, worker="w", delivery_token=str(fence))
+        parts.storage.put(output_key(job_id, fence, 0, "png"), PICTURE, content_type="image/png", metadata={})
+        parts.store.expire(job_id, fence=fence)
+    parts.storage.put(f"{outputs_prefix(job_id)}stray.txt", b"by hand", content_type="text/plain", metadata={})
+    dead = parts.store.get(job_id)
+    parts.store.requeue(job_id)
+    drawn = parts.draw(job_id)
+    assert (dead.status, drawn.status) == (Status.FAILED, Status.SUCCEEDED)
+    remove_leftovers(dead, parts.store, parts.storage)
+    assert parts.storage.keys(outputs_prefix(job_id)) == [output_key(job_id, drawn.fence, 0, "png")]
+    assert parts.redis.zscore(f"{parts.settings.redis_prefix}leftovers", job_id) is not None
+    assert not remove_data(dead, parts.store, parts.storage)
+    assert parts.client.get(parts.read(job_id)["output"]).data == PICTURE
 
 
 def test_without_storage_nothing_is_forgotten(parts: Parts) -> None:

@@ -49,6 +49,8 @@ class Expected:
     step: int = 0
     cancel: bool = False
     lapsed: bool = False
+    held: bool = False
+    unheld: int = 0
     dead: bool = False
     requeued: bool = False
     ended_by: int | None = None
@@ -136,7 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def start(self, job: Expected, token: str) -> None:
         job.move(Status.RUNNING)
-        job.fence, job.step, job.lapsed, job.token = job.fence + 1, 0, False, token
+        job.fence, job.step, job.lapsed, job.held, job.token = job.fence + 1, 0, False, False, token
         job.events += [Event.START] * (job.fence == 1)
 
     def line(self) -> list[str]:
@@ -194,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
         job, fence = self.expected[job_id], self.expected[job_id].fence - behind
         beat = self.call(lost, lambda: self.store.renew(job_id, fence, step=step))
         if job.holds(fence):
-            job.step, job.lapsed = max(job.step, step), False
+            job.step, job.lapsed, job.held = max(job.step, step), False, True
             assert beat is (Beat.CANCEL if job.cancel else Beat.HELD)
         else:
             assert beat is Beat.LOST
@@ -247,7 +249,11 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.expected[job_id]
         status = self.call(lost, lambda: self.store.expire(job_id))
         if job.status is Status.RUNNING and job.lapsed:
-            self.crash(job)
+            job.unheld += not job.held
+            if job.held or job.unheld > MAX_ATTEMPTS:
+                self.crash(job)
+            else:
+                job.give_back()
             assert status is (None if lost else job.status)
         else:
             assert status is None
@@ -278,7 +284,7 @@ class StoreMachine(RuleBasedStateMachine):
         if job.dead:
             self.call(lost, lambda: self.store.requeue(job_id))
             job.move(Status.QUEUED)
-            job.crashes, job.dead, job.requeued = 0, False, True
+            job.crashes, job.unheld, job.dead, job.requeued = 0, 0, False, True
         elif job.requeued and job.status in (Status.QUEUED, Status.RUNNING):
             self.call(lost, lambda: self.store.requeue(job_id))
         else:

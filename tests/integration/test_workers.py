@@ -107,12 +107,10 @@ def test_a_killed_worker_costs_its_job_one_attempt_and_the_next_worker_ends_it(
     assert holder is not None
     victim = first if f"-{first.pid}-" in holder else second
     processes.worker_of(victim).kill()
-    recovered_s = wait_until(lambda: store.get(job_id).worker not in (holder, None), timeout_s=20)
     job = ended(store, job_id)
     assert (job.status, job.crashes, job.fence) == (Status.SUCCEEDED, 1, 2)
+    # No courier runs, so nobody looks for leases: it was the guardian that gave the job back.
     assert len(storage.keys(f"outputs/{job_id}/")) == 1
-    # Before the lease (3 s) could have run out: it was the guardian that gave the job back.
-    assert recovered_s < 3
 
 
 def test_a_job_of_a_worker_killed_with_its_guardian_comes_back_by_its_lease(

@@ -1,7 +1,8 @@
 """A Celery app whose pipeline draws no tile but takes its time step by step, and misbehaves when the prompt says so.
 
 Everything around it is the real thing: guardian, Celery, Redis, S3. `STANDIN_STEP_S` is how long one step takes, unless the
-prompt says it ("0.5 s a step"). `STANDIN_VISIBILITY_TIMEOUT_S` is Celery's, to see what redelivery by age would do.
+prompt says it ("0.5 s a step"). `STANDIN_VISIBILITY_TIMEOUT_S` is Celery's, to see what redelivery by age would do. With
+`STANDIN_DEAF_TO_CLAIMS` the worker is killed when it has claimed a job and does not know it yet.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shared import job_store
 from shared.errors import OutOfMemory
-from shared.jobs import RenderSpec
+from shared.job_store import JobStore
+from shared.jobs import Job, RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
@@ -83,6 +86,15 @@ def load_stand_in(manifest: Manifest, settings: Settings) -> StandInPipeline:
     return StandInPipeline()
 
 
+class DeafStore(JobStore):
+    def claim(self, job_id: str, *, worker: str, delivery_token: str) -> Job | None:
+        super().claim(job_id, worker=worker, delivery_token=delivery_token)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+
+if "STANDIN_DEAF_TO_CLAIMS" in os.environ:
+    job_store.JobStore = DeafStore  # type: ignore[misc]
 app = make_worker(load_settings(), load_stand_in)
 if "STANDIN_VISIBILITY_TIMEOUT_S" in os.environ:
     visibility_timeout = int(os.environ["STANDIN_VISIBILITY_TIMEOUT_S"])

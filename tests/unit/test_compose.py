@@ -145,6 +145,7 @@ def test_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
     assert set(written) == set(yaml.safe_load(FILE.read_text())["secrets"])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert all(text == text.strip() for text in before.values())
     assert make_secrets(folder) == []
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
     (folder / "GRANULE_S3_SECRET_ACCESS_KEY").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_shipped_settings_are_in_order() -> None:
 def test_settings_that_do_not_fit_together(settings: dict[str, object], told: str) -> None:
     [complaint] = bad(check_settings(Settings(**settings)))  # type: ignore[arg-type]
     assert told in complaint
+
+
+def test_a_collector_without_the_extra_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(otel_exporter_otlp_endpoint="http://collector:4318")
+    assert bad(check_settings(settings)) == []
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    [complaint] = bad(check_settings(settings))
+    assert "what sends traces is not installed" in complaint
 
 
 def test_a_setting_that_cannot_be_read_is_a_finding_and_not_the_end(

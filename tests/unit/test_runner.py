@@ -72,6 +72,30 @@ def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, s
         worker.join()
 
 
+def test_a_job_that_must_be_drawn_alone_is_left_to_a_worker_that_is(
+    store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.runner.ALONE_PATIENCE_S", 0.1)
+    spec, away = new_spec(), threading.Event()
+    store.create(spec, body_hash="h", queue_max_jobs=10)
+    store.claim(spec.id, worker="dead", delivery_token="1")
+    assert store.expire(spec.id, fence=1) is Status.QUEUED
+    station.spool.put(lambda: bool(away.wait(20)) or None)
+    worker = threading.Thread(target=run_jobs, args=(spec.id, station))
+    worker.start()
+    try:
+        deadline_s = time.monotonic() + 10
+        while (store.get(spec.id).status, store.get(spec.id).fence) != (Status.QUEUED, 2) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        taken = store.claim_next(MODEL, worker="free", token="1")
+        assert taken is not None and (taken.id, taken.fence, taken.crashes) == (spec.id, 3, 1)
+        assert worker.is_alive()
+    finally:
+        away.set()
+        worker.join()
+    assert store.get(spec.id).worker == "free"
+
+
 def test_an_error_before_the_first_step_ends_the_worker_and_says_so(
     store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:

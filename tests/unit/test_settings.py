@@ -43,6 +43,19 @@ def test_every_variable_is_read_under_each_of_its_names(monkeypatch: pytest.Monk
     assert load_settings().port == 8200
 
 
+def test_a_collector_is_known_by_opentelemetrys_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().otel_exporter_otlp_endpoint is None
+    set_all(monkeypatch, {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_EXPORTER_OTLP_HEADERS": ""})
+    assert load_settings().otel_exporter_otlp_endpoint is None
+    set_all(monkeypatch, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:4318"})
+    assert load_settings().otel_exporter_otlp_endpoint == "http://otel:4318"
+    set_all(monkeypatch, {"OTEL_EXPORTER_OTLP_ENDPOINT": "otel:4317", "OTEL_EXPORTER_OTLP_HEADERS": "key of the house"})
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings()
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in str(caught.value) and "OTEL_EXPORTER_OTLP_HEADERS" in str(caught.value)
+    assert "key of the house" not in str(caught.value)
+
+
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(
         monkeypatch,

@@ -92,3 +92,15 @@ def test_a_models_colours_are_listed_with_all_their_spellings(client: FlaskClien
         colors["DKGRAY"]["spellings"]
     )
     assert client.get("/v1/models/nobody/none/colors", environ_base=local, base_url="http://localhost").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("style", "hosts"),
+    [("path", ["s3.example.com"]), ("virtual", ["tiles.s3.example.com"]), ("auto", ["s3.example.com", "tiles.s3.example.com"])],
+)
+def test_the_pages_may_show_what_the_storage_sends_itself(style: str, hosts: list[str]) -> None:
+    redirects = {"s3_redirect_url": "https://s3.example.com/", "s3_bucket": "tiles", "s3_addressing_style": style}
+    settings = Settings(models_dir=REPOSITORY / "models", **redirects)  # type: ignore[arg-type]
+    policy = create_app(settings).test_client().get("/").headers["Content-Security-Policy"]
+    for directive in ("img-src 'self' blob: data:", "connect-src 'self'"):
+        assert f"{directive}{''.join(f' https://{host}' for host in hosts)};" in policy

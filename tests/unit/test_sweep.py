@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fakeredis
 import pytest
@@ -71,21 +72,26 @@ def test_a_waiting_id_without_a_record_does_not_stop_the_search_for_lost_message
     assert redis.zscore(f"test:queued:{spec.model}:normal", "damaged") is None
 
 
-def test_leases_are_not_judged_until_redis_has_answered_for_the_time_of_one(redis: Redis) -> None:
-    store = JobStore(redis, prefix="test:", retention_s=3600, lease_s=0.4, max_attempts=3)
+def test_leases_are_not_judged_until_redis_has_answered_for_the_time_of_one(
+    redis: Redis, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1e9
+    monkeypatch.setattr("fakeredis.commands_mixins.server_mixin.time", SimpleNamespace(time=lambda: now_s))
 
-    def asked_for(seconds: float) -> list[bool]:
-        answers, end_s = [], time.monotonic() + seconds
-        while time.monotonic() < end_s:
+    def asked_for(seconds: int) -> list[bool]:
+        nonlocal now_s
+        answers = []
+        for _ in range(4 * seconds):
+            now_s += 0.25
             answers.append(store.is_amnesty())
-            time.sleep(0.02)
         return answers
 
     assert store.is_amnesty()
-    assert all(asked_for(0.25)) and not asked_for(0.4)[-1]
-    assert not any(asked_for(0.2))
-    time.sleep(0.25)  # nobody could ask
-    assert all(asked_for(0.25)) and not asked_for(0.4)[-1]
+    assert asked_for(16) == [True] * 59 + [False] * 5
+    now_s += 7  # nobody asked for less than half of a lease: that is no absence
+    assert not any(asked_for(2))
+    now_s += 8
+    assert asked_for(16) == [True] * 60 + [False] * 4
 
 
 def test_a_storage_that_hangs_does_not_keep_jobs_from_being_given_to_others(store: JobStore, sweep: Sweep) -> None:
