@@ -7,7 +7,7 @@ from dataclasses import replace
 from api.params import PredictionInput
 from shared.errors import InputInvalid
 from shared.jobs import OutputFormat, RenderSpec
-from shared.manifest import EXACT, Manifest, Profile
+from shared.manifest import EXACT, Manifest
 from shared.prompts import ParsedPrompt
 
 
@@ -26,16 +26,14 @@ def render_spec(
         InputInvalid: what was asked for goes beyond the token (`max_candidates`), the model or the prompt, or contradicts
             itself; the field is named.
     """
-    profile = _profile(wanted, manifest)
     angles = tuple(wanted.angles)
     strength, painted, warnings = _guidance(wanted, parsed, manifest)
     if wanted.grout and not any(angles):
         warnings.append("grout lies between the tiles of a floor; it does not show from straight above (angles: [0])")
     _check_candidates(wanted.num_candidates, parsed, max_candidates)
     spec = replace(
-        manifest.plain_spec(parsed.prompt, seed),
+        _in_profile(manifest.plain_spec(parsed.prompt, seed), wanted, manifest),
         negative_prompt=negative_prompt,
-        num_inference_steps=profile.num_inference_steps or manifest.render.num_inference_steps,
         output_format=file_format(wanted),
         output_quality=wanted.output_quality,
         strength=strength,
@@ -45,7 +43,6 @@ def render_spec(
         angles=angles,
         grout=wanted.grout,
         legend=wanted.legend,
-        guidance_end=profile.guidance_end,
     )
     return spec, warnings
 
@@ -55,9 +52,9 @@ def file_format(wanted: PredictionInput) -> OutputFormat:
     return "jpg" if wanted.output_format == "jpeg" else wanted.output_format
 
 
-def _profile(wanted: PredictionInput, manifest: Manifest) -> Profile:
+def _in_profile(spec: RenderSpec, wanted: PredictionInput, manifest: Manifest) -> RenderSpec:
     try:
-        return manifest.profile(wanted.profile)
+        return manifest.in_profile(spec, wanted.profile)
     except KeyError as error:
         known = ", ".join((EXACT, *manifest.profiles))
         detail = f"{manifest.slug} has no profile {wanted.profile!r}; it has {known}"

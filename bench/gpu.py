@@ -2,8 +2,8 @@
 
 The weights are random and built on the device, so nothing is downloaded and the work is the real model's. 1024 x 1024, 20 steps
 at batches of 1, 2, 4 and 8, and 30 steps at a batch of 1, all with guidance. `of limit` is the arithmetic that the pictures
-need, counted on the model, at the rate of large bfloat16 matrix products measured in the same run. Batches of the worker's
-pipeline are its models called as it calls them: the queue does not batch. `worker, compiled` is `render.compile = true`.
+need, counted on the model, at the rate of large bfloat16 matrix products measured in the same run. A batch of the worker's
+pipeline is what it draws with `render.batch_size`. `worker, compiled` is `render.compile = true`.
 
 Ends within `--budget-s`: what does not fit any more is left out and shown as a dash. `--small` runs all of it on a small shape
 of the same kind, on any machine, to see that it runs; its figures mean nothing.
@@ -132,31 +132,35 @@ def measure_worker(
 ) -> tuple[list[Measured], dict[str, float], float]:
     """Measure the worker's pipeline, written and compiled; also the seconds to the first picture, and its PSNR to `plain`."""
     started_s = time.monotonic()
-    pipeline, library = _load_worker(rig, manifest, small=small)
+    library, pipelines = _load_worker(rig, manifest, small=small)
     spec = manifest.plain_spec(manifest.prompt.fill(MIX), SEED)
-    likeness = psnr_db(plain, pipeline.render(spec, _ignore).pixels)
+    likeness = psnr_db(plain, pipelines[1].render(spec, _ignore).pixels)
     ready = {WORKER: time.monotonic() - started_s}
 
     def draw(asked: RenderSpec, batch: int) -> object:
-        return pipeline.render(asked, _ignore) if batch == 1 else _draw_library(library, asked, batch)
+        if batch == 1:
+            return pipelines[1].render(asked, _ignore)
+        return pipelines[batch].render_batch([replace(asked, seed=asked.seed + index) for index in range(batch)], _ignore)
 
     rows = _measure_all(WORKER, rig, spec, draw)
     # To compile takes a minute or two, and cannot be broken off.
     if compiled and rig.device.type == "cuda" and rig.left_s > COMPILE_RESERVE_S:
         started_s = time.monotonic()
         place_pipeline(library, manifest.render.model_copy(update={"compile": True}), device=rig.device, dtype=torch.bfloat16)
-        pipeline.render(spec, _ignore)
+        pipelines[1].render(spec, _ignore)
         ready[COMPILED] = time.monotonic() - started_s
         rows += _measure_all(COMPILED, replace(rig, batches=(1,)), spec, draw)
     return rows, ready, likeness
 
 
-def _load_worker(rig: Rig, manifest: Manifest, *, small: bool) -> tuple[Pipeline, Any]:
+def _load_worker(rig: Rig, manifest: Manifest, *, small: bool) -> tuple[Any, dict[int, Pipeline]]:
+    """Return the models, and for each batch size the worker's pipeline that draws with them."""
     library = build_random(rig.device, small=small)
     dtype = torch.bfloat16 if rig.device.type == "cuda" else torch.float32
     place_pipeline(library, manifest.render, device=rig.device, dtype=dtype)
     model = LoadedModel(library, Digests("0" * 64, None, None), 0, rig.device, dtype)
-    return Pipeline(model, manifest), library
+    sized = {batch: manifest.render.model_copy(update={"batch_size": batch}) for batch in rig.batches}
+    return library, {batch: Pipeline(model, manifest.model_copy(update={"render": render})) for batch, render in sized.items()}
 
 
 def _measure_all(system: str, rig: Rig, spec: RenderSpec, draw: Callable[[RenderSpec, int], object]) -> list[Measured]:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import replace
 
 from bench.machine import describe_machine
 from bench.plain import psnr_db
 from bench.results import Report, Table, write_report
-from shared.jobs import RenderSpec
 from shared.manifest import EXACT, Manifest, Profile, load_catalog
 from shared.settings import load_settings
 from worker.composition import measure_composition
@@ -34,7 +32,8 @@ def main() -> None:
     machine = describe_machine()
     settings = load_settings()
     manifest = load_catalog(settings.models_dir).by_slug(settings.model)
-    profiles = {EXACT: manifest.profile(EXACT), **manifest.profiles, **dict(arguments.tried)}
+    manifest = manifest.model_copy(update={"profiles": manifest.profiles | dict(arguments.tried)})
+    profiles = {EXACT: manifest.profile(EXACT), **manifest.profiles}
     pipeline = load_pipeline(manifest, settings)
     found: dict[str, dict[str, list[float]]] = {
         name: {"time": [], "processor": [], "psnr_db": [], "color_error": []} for name in profiles
@@ -42,7 +41,7 @@ def main() -> None:
     for seed, mix in enumerate(MIXES[: arguments.mixes]):
         compare(mix, seed, profiles, pipeline, manifest, found)
     rows = [
-        [name, profile_spec(manifest.plain_spec("", 0), profile).num_inference_steps, profile.guidance_end]
+        [name, manifest.in_profile(manifest.plain_spec("", 0), name).num_inference_steps, profile.guidance_end]
         + [statistics.mean(figures["psnr_db"]) if figures["psnr_db"] else None, statistics.mean(figures["color_error"])]
         + [statistics.median(figures["time"]), statistics.median(figures["processor"])]
         for (name, profile), figures in zip(profiles.items(), found.values(), strict=True)
@@ -64,10 +63,10 @@ def compare(
     shares = [(share.rpartition("% ")[2], float(share.partition("%")[0])) for share in mix.split(", ")]
     ordered = [(color, percent) for name, percent in shares if (color := manifest.colors.find(name)) is not None]
     exact = None
-    for name, profile in profiles.items():
+    for name in profiles:
         started_s, worked_s = time.perf_counter(), time.process_time()
         pixels = pipeline.render(
-            profile_spec(manifest.plain_spec(manifest.prompt.fill(mix), seed), profile), lambda step, steps: None
+            manifest.in_profile(manifest.plain_spec(manifest.prompt.fill(mix), seed), name), lambda step, steps: None
         ).pixels
         duration_s, processor_s = time.perf_counter() - started_s, time.process_time() - worked_s
         exact = exact or (pixels, duration_s, processor_s)
@@ -76,12 +75,6 @@ def compare(
         found[name]["color_error"].append(measure_composition(pixels, ordered, rivals=manifest.colors.colors).color_error)
         if pixels is not exact[0]:
             found[name]["psnr_db"].append(psnr_db(exact[0], pixels))
-
-
-def profile_spec(spec: RenderSpec, profile: Profile) -> RenderSpec:
-    """The same order in a profile."""
-    steps = profile.num_inference_steps or spec.num_inference_steps
-    return replace(spec, num_inference_steps=steps, guidance_end=profile.guidance_end)
 
 
 def _tried(text: str) -> tuple[str, Profile]:

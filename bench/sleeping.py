@@ -28,6 +28,7 @@ from shared.settings import Settings, load_settings
 from shared.storage import connect_storage
 from worker.assembly import make_worker
 from worker.images import encode
+from worker.station import Pipeline
 
 STEPS = 20
 
@@ -40,7 +41,7 @@ class Picture:
     duration_s: float
 
 
-class SleepingPipeline:
+class SleepingPipeline(Pipeline):
     """A pipeline for the worker that takes its time and no processor."""
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class SleepingPipeline:
     def memory(self) -> None:
         """There is no device."""
 
-    def preview(self) -> NDArray[np.uint8]:
+    def preview(self, row: int) -> NDArray[np.uint8]:
         """What it will hand out."""
         return self._pixels
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from redis import Redis
 
+from shared.batching import FREE
 from shared.errors import Gone, IdempotencyConflict, InputInvalid, NotFound, QueueFull
 from shared.job_reader import JobReader, read_job, read_view
 from shared.jobs import Job, JobError, JobSpec, Result, Status, weights_digest
@@ -202,8 +203,17 @@ class JobStore(JobReader):
 
         `token` is unique to one call; a second call of the worker with it gets the same job.
         """
-        fields = self._run("claim_next", "", model, worker, token, self._lease_ms)
-        return read_job(fields) if fields else None
+        return next(iter(self.claim_batch(model, worker=worker, token=token, size=1)), None)
+
+    def claim_batch(self, model: str, *, worker: str, token: str, size: int) -> list[Job]:
+        """Move the first in line to running for this worker, and with it those that it can be drawn together with.
+
+        Returns a whole batch of `size` jobs where the first in line and those directly behind it in its lane allow one
+        (`shared/batching.py`) and the lane is long enough for every live worker to have one; else the first alone, or none.
+        `token` is unique to one call; a second call of the worker with it gets the same jobs, so far as they are still its own.
+        """
+        free = "," + ",".join(sorted(FREE)) + ","
+        return [read_job(record) for record in self._run("claim_next", "", model, worker, token, self._lease_ms, size, free)]
 
     def renew(self, job_id: str, fence: int, *, step: int | None = None, log: str = "", log_from: int | None = None) -> Beat:
         """Extend the lease, and record the step reached and log lines (each ended by a newline) if given.

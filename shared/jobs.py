@@ -75,7 +75,8 @@ class RenderSpec:
     `prompt` is the full text the model sees, `seed` 0 to 2**32 - 1. With a `strength`, above 0 and at most 1, drawing begins
     not with noise but with a painted tile that is noised that far: `painted` holds its colours as (`#RRGGBB`, percent), and
     `granule_px` is the mean width of its granules. `angles` are the views that are handed out, in degrees from straight above.
-    `guidance_end` is the part of the steps, 0 to 1, that are guided. A default stays what it is for good: records leave it out.
+    `guidance_end` is the part of the steps, 0 to 1, that are guided; `distilled` names the profile whose own UNet draws (empty:
+    the model's). A default stays what it is for good: records leave it out.
     """
 
     prompt: str
@@ -96,6 +97,7 @@ class RenderSpec:
     grout: bool = False
     legend: bool = False
     guidance_end: float = 1.0
+    distilled: str = ""
 
     @property
     def steps(self) -> int:
@@ -242,11 +244,16 @@ class Result:
 
 
 def weights_digest(provenance: Mapping[str, Any]) -> str:
-    """Return one digest of the weights that a pipeline's `provenance` names: files, LoRA strength, scheduler.
+    """Return one digest of what a `provenance` says of weights and batch: files, strengths, schedulers, profiles, rows.
 
-    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture.
+    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture. A batch of more than
+    one does no more than that either; but a model's workers draw both ways, and the same order is to get the same bytes.
     """
-    return _digest([provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")])
+    named = [provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")]
+    # What most models do not have is left out, so that their digests stay what they always were.
+    beyond = {"distilled": provenance.get("distilled"), "batch_size": provenance.get("batch_size", 1)}
+    beyond = {name: value for name, value in beyond.items() if value not in (None, 1)}
+    return _digest([*named, beyond] if beyond else named)
 
 
 def _compact(value: Mapping[str, Any]) -> str:

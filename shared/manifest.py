@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +26,8 @@ GuidanceMode = Literal["plain", "guided"]
 """How the model is led to the ordered shares: by the words alone, or by a painted tile that has them."""
 
 HUB_PREFIX = "hub:"
+TRAINED_FIELDS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
+"""The fields of a scheduler that the base was trained with: other values draw noise and raise nothing."""
 EXACT = "exact"
 """The profile that every model has: drawn as its `[render]` says, with nothing left out."""
 
@@ -99,7 +101,9 @@ class Render(_Table):
     """Defaults of one render. Sizes in pixels, multiples of 8.
 
     `guidance_mode` is what an order gets that names none; `strength` is how far, 0 to 1, a painted tile is noised before a
-    guided picture is drawn from it, and `granule_px` the mean width of its granules.
+    guided picture is drawn from it, and `granule_px` the mean width of its granules. `compile_mode` is that of `torch.compile`
+    (`reduce-overhead` replays CUDA graphs). `batch_size` jobs are drawn together where so many that can be are next in line;
+    with 1 each is drawn alone.
     """
 
     num_inference_steps: int = Field(20, ge=1, le=200)
@@ -111,6 +115,8 @@ class Render(_Table):
     granule_px: float = Field(34.0, ge=6, le=256)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead"] = "default"
+    batch_size: int = Field(1, ge=1, le=16)
     vae_slicing: bool = True
     vae_tiling: bool = False
     scheduler: Scheduler = Scheduler()
@@ -127,16 +133,26 @@ class Render(_Table):
         return self
 
 
+class Distilled(Lora):
+    """A LoRA that teaches the UNet to draw in a few steps, on top of the model's own."""
+
+    strength: float = Field(1.0, ge=0, le=2)
+
+
 class Profile(_Table):
     """Another way to draw than the model's own, for orders that ask for it by name. What is unset is as in `[render]`.
 
-    `guidance_end` is the part of the steps, counted from the first, that are guided; a step without guidance takes half the
-    work. Guidance matters early and hardly late (Kynkäänniemi et al., "Applying guidance in a limited interval improves
-    sample and distribution quality in diffusion models", 2024).
+    With a `lora` the profile has a UNet, and may have a `scheduler`, of its own: what draws in a few steps was taught just
+    these. `guidance_end` is the part of the steps, counted from the first, that are guided; a step without guidance
+    takes half the work. Guidance matters early and hardly late (Kynkäänniemi et al., "Applying guidance in a limited interval
+    improves sample and distribution quality in diffusion models", 2024).
     """
 
     num_inference_steps: int | None = Field(None, ge=1, le=200)
+    guidance_scale: float | None = Field(None, ge=0, le=50)
     guidance_end: float = Field(1.0, gt=0, le=1)
+    lora: Distilled | None = None
+    scheduler: Scheduler | None = None
 
 
 class Manifest(_Table):
@@ -167,7 +183,20 @@ class Manifest(_Table):
     def _check_profiles(self) -> Manifest:
         if EXACT in self.profiles:
             raise ValueError(f"the profile {EXACT} is what [render] says; give yours another name")
+        for name, profile in self.profiles.items():
+            self._check_scheduler(name, profile)
         return self
+
+    def _check_scheduler(self, name: str, profile: Profile) -> None:
+        if profile.scheduler is None:
+            return
+        if profile.lora is None:
+            raise ValueError(f"the profile {name} has a scheduler, which only one with a lora may have")
+        for field in TRAINED_FIELDS:
+            if getattr(profile.scheduler, field) != getattr(self.render.scheduler, field):
+                raise ValueError(
+                    f"profile {name}: scheduler.{field} is a matter of the base; it must be as in [render.scheduler]"
+                )
 
     def plain_spec(self, prompt: str, seed: int) -> RenderSpec:
         """Return the model's own way to draw a full prompt from its words alone, as PNG."""
@@ -187,6 +216,28 @@ class Manifest(_Table):
     def profile(self, name: str) -> Profile:
         """Return a profile by its name; `exact` is the model's own way. Raises KeyError."""
         return Profile() if name == EXACT else self.profiles[name]
+
+    def in_profile(self, spec: RenderSpec, name: str) -> RenderSpec:
+        """Return how the same order is drawn in a profile. Raises KeyError."""
+        profile = self.profile(name)
+        return replace(
+            spec,
+            num_inference_steps=profile.num_inference_steps or spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale if profile.guidance_scale is None else profile.guidance_scale,
+            guidance_end=profile.guidance_end,
+            distilled=name if profile.lora else "",
+        )
+
+    @property
+    def distilled(self) -> dict[str, Profile]:
+        """The profiles that have a LoRA of their own."""
+        return {name: profile for name, profile in self.profiles.items() if profile.lora}
+
+    @property
+    def files(self) -> tuple[Lora | TextualInversion, ...]:
+        """Every file that the manifest names beside the base."""
+        parts = (self.lora, self.textual_inversion, *(profile.lora for profile in self.profiles.values()))
+        return tuple(part for part in parts if part is not None)
 
     @property
     def hub_id(self) -> str | None:

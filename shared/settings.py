@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     publish_limit_s: float = Field(600.0, ge=1)
     """How long the uploads of a finished job's pictures are tried before it fails."""
     spool_places: int = Field(2, ge=0, le=16)
-    """Finished pictures that a worker publishes while it draws on; it claims no job while all are taken. 0: one at a time."""
+    """Finished pictures, or batches of them, that a worker publishes while it draws on; it claims nothing while all are taken.
+    0: one at a time."""
     pulse_fd: int | None = Field(None, ge=0)
     """Pipe to the guardian; the guardian sets it for its worker."""
     worker_name: str | None = None

@@ -81,6 +81,8 @@ class Assembly:
         # From here on, not only when it is ready: a worker whose guardian died while it loads must end too.
         pulse.start_pinging()
         manifest = load_catalog(settings.models_dir).by_slug(settings.model)
+        # Where a first crash ends a job, no job may share a worker with one that could crash it.
+        places, batch_size = (settings.spool_places, manifest.render.batch_size) if settings.max_attempts > 1 else (0, 1)
         return Station(
             name=settings.worker_name,
             manifest=manifest,
@@ -89,11 +91,11 @@ class Assembly:
             storage=self._storage,
             pipeline=self._load_pipeline(manifest, settings),
             pulse=pulse,
-            # Where a first crash ends a job, no job may share a worker with one that could crash it.
-            spool=Spool(settings.spool_places if settings.max_attempts > 1 else 0),
+            spool=Spool(places, at_once=batch_size),
             duty=DutyMeter(),
             publish_limit_s=settings.publish_limit_s,
             is_stopping=lambda: state.should_stop is not None,
+            batch_size=batch_size,
             tracer=self.tracer,
         )
 

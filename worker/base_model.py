@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.errors import ManifestInvalid, WeightsInvalid
-from shared.manifest import Manifest
+from shared.manifest import TRAINED_FIELDS, Manifest
 from worker.weights import WeightsFile, check_finite, digest_files, inspect_file, read_opening
 
 INDEX_FILE = "model_index.json"
@@ -31,8 +31,6 @@ MODEL_PARTS: dict[str, tuple[Any, str]] = {
 }
 TOKENIZER_PARTS = ("tokenizer", "tokenizer_2")
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
-# What a UNet was trained with, as against what a sampler may choose: wrong values draw noise and raise nothing.
-TRAINED_FIELDS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
 # Full precision first: half-precision files are taken where they are the only ones.
 VARIANTS = (None, "fp16")
 

@@ -20,10 +20,12 @@ def pays(render: Render, device: torch.device) -> bool:
     return render.compile and device.type == "cuda"
 
 
-def compile_models(pipeline: StableDiffusionXLPipeline, *, backend: str = "inductor") -> None:
+def compile_models(pipeline: StableDiffusionXLPipeline, *, backend: str = "inductor", mode: str = "default") -> None:
     """Have UNet and VAE decoder compiled at their first call. They stay the same modules, with the same weights."""
-    pipeline.unet.compile(backend=backend, dynamic=False)
-    pipeline.vae.decoder.compile(backend=backend, dynamic=False)
+    # A backend of one's own knows no modes.
+    options = {} if mode == "default" else {"mode": mode}
+    pipeline.unet.compile(backend=backend, dynamic=False, **options)
+    pipeline.vae.decoder.compile(backend=backend, dynamic=False, **options)
 
 
 @contextmanager

@@ -231,15 +231,15 @@ class Guardian:
     def _bury(self, child: Child) -> None:
         """The worker is dead: give its jobs to others at once, then clear away what is left of it.
 
-        Only the job that it died over is charged, where that is known. Where it is not, all are; the worker that gets one of
-        them next draws it alone, so that the one to blame meets no innocent twice.
+        Only what it died over is charged, a job or those that were drawn together, where that is known. Where it is not, all
+        are; the worker that gets one of them next draws it alone, so that the one to blame meets no innocent twice.
         """
         watched = child.watched
-        culprit = child.verdict.culprit if child.verdict is not None else None
-        is_known = watched.excused or culprit is not None
+        culprits = child.verdict.culprits if child.verdict is not None else ()
+        is_known = watched.excused or bool(culprits)
         for held in _taken(watched):
             log.error("render worker %s died while it held job %s", watched.name, held.job_id, extra={"job_id": held.job_id})
-            if is_known and held is not culprit:
+            if is_known and not any(held is culprit for culprit in culprits):
                 self._release(held)
             else:
                 self._charge(held)

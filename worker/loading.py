@@ -7,6 +7,7 @@ error of fusing in half precision.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import OutOfMemory, SettingsInvalid
-from shared.manifest import Lora, Manifest, Render, Scheduler, TextualInversion
+from shared.manifest import Lora, Manifest, Profile, Render, Scheduler, TextualInversion
 from shared.settings import Settings
 from worker.base_model import load_base, locate_base
 from worker.compiling import compile_models, pays
 from worker.embeddings import load_embeddings
 from worker.lora import fuse_lora
+from worker.lora_keys import UNET
 from worker.weights import WeightsFile, inspect_file
 
 # Fields of the sampler that no manifest sets. They are stated because `from_config` and new releases change defaults.
@@ -56,10 +58,19 @@ class Digests:
 
 
 @dataclass(frozen=True)
+class DistilledModel:
+    """The model once more with a UNet and a sampler of a profile's own; all else is shared. `provenance` is ready for JSON."""
+
+    pipeline: StableDiffusionXLPipeline
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A complete pipeline on its device, and what it was made of.
 
-    `lora_layers` counts the fused layers; `laps_s` says how long each part of the loading took, in seconds.
+    `lora_layers` counts the fused layers; `laps_s` says how long each part of the loading took, in seconds; `distilled` has
+    what the profiles of these names draw with.
     """
 
     pipeline: StableDiffusionXLPipeline
@@ -68,6 +79,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     laps_s: Mapping[str, float] = field(default_factory=dict)
+    distilled: Mapping[str, DistilledModel] = field(default_factory=dict)
 
 
 class Laps:
@@ -101,6 +113,7 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
     # The small files first: a wrong pin there should not cost the time that hashing a full-size base takes.
     lora_file = _inspect_part(manifest, lora, settings)
     inversion_file = _inspect_part(manifest, inversion, settings)
+    distilled_files = {name: _inspect_part(manifest, profile.lora, settings) for name, profile in manifest.distilled.items()}
     folder = locate_base(manifest, settings.weights_dir)
     laps.end("files")
     base = load_base(folder, build_scheduler(manifest.render.scheduler), sha256=manifest.base_sha256)
@@ -112,14 +125,40 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
     if inversion is not None and inversion_file is not None:
         load_embeddings(base.pipeline, inversion_file.path, inversion.tokens)
     laps.end("textual inversion")
-    place_pipeline(base.pipeline, manifest.render, device=device, dtype=dtype)
+    distilled = {
+        name: distil(base.pipeline, file, manifest.profiles[name], manifest.render)
+        for name, file in distilled_files.items()
+        if file is not None
+    }
+    laps.end("profiles")
+    for pipeline in (base.pipeline, *(model.pipeline for model in distilled.values())):
+        place_pipeline(pipeline, manifest.render, device=device, dtype=dtype)
     laps.end("device")
     digests = Digests(
         base=base.sha256,
         lora=lora_file.sha256 if lora_file else None,
         textual_inversion=inversion_file.sha256 if inversion_file else None,
     )
-    return LoadedModel(base.pipeline, digests, layers, device, dtype, laps.seconds)
+    return LoadedModel(base.pipeline, digests, layers, device, dtype, laps.seconds, distilled)
+
+
+def distil(pipeline: StableDiffusionXLPipeline, file: WeightsFile, profile: Profile, render: Render) -> DistilledModel:
+    """Make a second UNet out of a loaded one, which must be float32 on the CPU, with a profile's LoRA fused on top.
+
+    A copy, and not an adapter that is switched on and off: that would stand in the way of every step of every other picture,
+    and of `torch.compile`. It costs the memory of one UNet more.
+
+    Raises:
+        WeightsInvalid: the file is refused, or adapts a text encoder, which both UNets read from.
+    """
+    if profile.lora is None:
+        raise ValueError("only a profile with a LoRA has a UNet of its own")
+    scheduler = profile.scheduler or render.scheduler
+    own = {"unet": copy.deepcopy(pipeline.unet), "scheduler": build_scheduler(scheduler)}
+    second = StableDiffusionXLPipeline(**{**pipeline.components, **own}, add_watermarker=False)
+    layers = fuse_lora(second, file.path, strength=profile.lora.strength, allowed=(UNET,))
+    told = {"lora": file.sha256, "lora_strength": profile.lora.strength, "lora_layers": layers}
+    return DistilledModel(second, told | {"scheduler": scheduler.model_dump()})
 
 
 def _inspect_part(manifest: Manifest, part: Lora | TextualInversion | None, settings: Settings) -> WeightsFile | None:
@@ -149,7 +188,7 @@ def place_pipeline(pipeline: StableDiffusionXLPipeline, render: Render, *, devic
     if render.vae_tiling:
         pipeline.vae.enable_tiling()
     if pays(render, device):
-        compile_models(pipeline)
+        compile_models(pipeline, mode=render.compile_mode)
     pipeline.set_progress_bar_config(disable=True)
 
 

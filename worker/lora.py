@@ -24,17 +24,23 @@ from worker.weights import read_metadata, read_tensors
 ADAPTER = "tile"
 
 
-def fuse_lora(pipeline: StableDiffusionXLPipeline, path: Path, *, strength: float) -> int:
+def fuse_lora(pipeline: StableDiffusionXLPipeline, path: Path, *, strength: float, allowed: Sequence[str] = COMPONENTS) -> int:
     """Add `strength` times the LoRA in `path` to the weights of `pipeline`, which must be float32 on the CPU.
 
-    Returns the number of layers that were changed.
+    Only components in `allowed` may be changed. Returns the number of layers that were.
 
     Raises:
-        WeightsInvalid: the file is no LoRA for this base in a known format (see `parse_layers`), or something of it did
-            not arrive in the pipeline unchanged. The pipeline is then not fit for use.
+        WeightsInvalid: the file is no LoRA for this base in a known format (see `parse_layers`), adapts what it may not, or
+            something of it did not arrive in the pipeline unchanged. In the last case the pipeline is not fit for use.
     """
     components: dict[str, nn.Module] = {name: getattr(pipeline, name) for name in COMPONENTS}
     layers = parse_layers(path, read_tensors(path), read_metadata(path), components)
+    foreign = [layer for layer in layers if layer.component not in allowed]
+    if foreign:
+        raise WeightsInvalid(
+            f"{path}: {len(foreign)} of its {len(layers)} layers, such as {foreign[0].component}.{foreign[0].module}, adapt "
+            f"another part of the model than {' or '.join(allowed)}, which others draw with too"
+        )
     inject_layers(pipeline, path, layers)
     check_layers(pipeline, path, layers)
     touched = [name for name in COMPONENTS if any(layer.component == name for layer in layers)]

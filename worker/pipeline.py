@@ -7,43 +7,42 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline
-from diffusers.callbacks import SDXLCFGCutoffCallback
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from numpy.typing import NDArray
 
+from shared.batching import share_forward
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, RenderFailed
 from shared.jobs import RenderSpec
-from shared.manifest import Manifest
+from shared.manifest import EXACT, Manifest
 from shared.metrics import GPU_MEMORY
 from shared.settings import Settings
-from worker.compiling import pays, uncompiled
+from worker.compiling import uncompiled
 from worker.guided import encode_pixels, paint_guide
 from worker.latent_preview import LatentPreview
 from worker.loading import LoadedModel, load_model
-from worker.prompt_encoder import PromptEncoder
+from worker.prompt_encoder import PromptEncoder, join_encodings
+from worker.provenance import describe
 from worker.pulse import Memory
 from worker.seamless import circular_padding
+from worker.spec_check import check_spec
 
 log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int], None]
 
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "tokenizers")
 # Two steps reach both halves of a second-order sampler; the kernels are those of a render of any length.
 WARM_UP_STEPS = 2
 WARM_UP_ON_CPU_PX = 256
-SIZE_STEP_PX = 8
-SEED_LIMIT = 2**32
+GUIDED_TENSORS = ["prompt_embeds", "add_text_embeds", "add_time_ids"]
+IN_PARTS = {"drawn": "in smaller parts"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +53,41 @@ class Rendered:
     duration_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """The library's two pipelines over one UNet: from noise, and from a picture. They share all their models."""
+
+    text: StableDiffusionXLPipeline
+    image: StableDiffusionXLImg2ImgPipeline
+
+    @classmethod
+    def over(cls, text: StableDiffusionXLPipeline) -> _Sampler:
+        image = StableDiffusionXLImg2ImgPipeline(**text.components, add_watermarker=False)
+        image.set_progress_bar_config(disable=True)
+        return cls(text, image)
+
+    @property
+    def unet(self) -> Any:
+        return self.text.unet
+
+
 class Pipeline:
     """One loaded model, ready to render. Get it from `load_pipeline`."""
 
     def __init__(self, model: LoadedModel, manifest: Manifest) -> None:
         self._sdxl = model.pipeline
-        # The same models once more: image-to-image has no weights of its own.
-        self._img2img = StableDiffusionXLImg2ImgPipeline(**model.pipeline.components, add_watermarker=False)
-        self._img2img.set_progress_bar_config(disable=True)
+        # By the profile that has a UNet of its own; the empty name is the model's.
+        self._samplers = {name: _Sampler.over(one.pipeline) for name, one in model.distilled.items()}
+        self._samplers[""] = _Sampler.over(model.pipeline)
         self._device = model.device
         self._encoder = PromptEncoder(model.pipeline)
         self._preview = LatentPreview(model.pipeline.vae, manifest.colors.colors)
-        self._provenance = _describe(model, manifest)
-        self._is_lean = False
+        self._provenance = describe(model, manifest)
+        self._batch_size = manifest.render.batch_size
         self._memory: Memory | None = None
+        self._scheduler = model.pipeline.scheduler
+        # What is particular to the way in which the last picture was drawn.
+        self._manner: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +97,7 @@ class Pipeline:
     @property
     def provenance(self) -> dict[str, Any]:
         """What besides the request decided the last picture's pixels, ready for JSON: digests, versions, dtype, device."""
-        return self._provenance | ({"drawn": "in smaller parts"} if self._is_lean else {})
+        return self._provenance | self._manner
 
     def render(self, spec: RenderSpec, on_step: OnStep) -> Rendered:
         """Draw one picture.
@@ -93,26 +113,56 @@ class Pipeline:
         """
         check_spec(spec)
         started = time.perf_counter()
-        self._is_lean = False
+        self._manner = _profile_of(spec)
         try:
-            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+            [pixels] = self._draw([spec], on_step)
+            return Rendered(pixels, time.perf_counter() - started)
         except OutOfMemory as error:
             log.warning("%s; it is drawn once more, in smaller parts", error)
         # Out here, where the error with all the tensors of its frames is gone.
-        with self._lean():
-            return Rendered(self._draw(spec, on_step), time.perf_counter() - started)
+        with self._lean(self._sampler(spec)):
+            [pixels] = self._draw([spec], on_step)
+            return Rendered(pixels, time.perf_counter() - started)
+
+    def render_batch(self, specs: Sequence[RenderSpec], on_step: OnStep) -> list[Rendered]:
+        """Draw the pictures of 1 to `batch_size` renders in one forward, and return them in their order.
+
+        The renders must `share_forward`. A picture depends neither on its neighbours nor on its place among them: the batch
+        always has `batch_size` rows, the missing ones are filled up. Its bits are not those of `render`, for other shapes add
+        up in another order; `provenance` says how many rows there were. `duration_s` is that of the whole batch.
+
+        Raises:
+            InputInvalid, RenderFailed: as `render`; one picture that cannot be drawn is the end of all.
+            OutOfMemory: the device has too little memory for so many at once.
+        """
+        if not all(share_forward(specs[0], spec) for spec in specs) or len(specs) > self._batch_size:
+            raise InputInvalid(f"these {len(specs)} pictures cannot be drawn together")
+        for spec in specs:
+            check_spec(spec)
+        started = time.perf_counter()
+        self._manner = _profile_of(specs[0]) | {"batch_size": self._batch_size}
+        rows = [*specs, *[specs[-1]] * (self._batch_size - len(specs))]
+        pictures = self._draw(rows, on_step)[: len(specs)]
+        duration_s = time.perf_counter() - started
+        return [Rendered(pixels, duration_s) for pixels in pictures]
+
+    def _sampler(self, spec: RenderSpec) -> _Sampler:
+        if spec.distilled not in self._samplers:
+            raise InputInvalid(f"this worker's manifest has no profile {spec.distilled!r} with a LoRA", field="profile")
+        return self._samplers[spec.distilled]
 
     @property
     def memory(self) -> Memory | None:
         """How much memory the GPU had and had to give after the last picture; None on a CPU."""
         return self._memory
 
-    def preview(self) -> NDArray[np.uint8]:
+    def preview(self, row: int) -> NDArray[np.uint8]:
         """Return a rough picture of what is being drawn: sRGB, height / 8 x width / 8 x 3. To be called from `on_step` only.
 
-        It is of what the sampler expects to come out in the end, so it has no noise. It waits for the device.
+        `row` tells which of the pictures that are drawn together, from 0. It is of what the sampler expects to come out in
+        the end, so it has no noise. It waits for the device.
         """
-        return self._preview.pixels(self._sdxl.scheduler.model_outputs[-1][0])
+        return self._preview.pixels(self._scheduler.model_outputs[-1][row])
 
     def _show_memory(self) -> None:
         if self._device.type != "cuda":
@@ -122,28 +172,30 @@ class Pipeline:
         for kind, size_bytes in (("free", free_bytes), ("total", total_bytes), ("peak", self._memory.peak_bytes)):
             GPU_MEMORY.labels(kind).set(size_bytes)
 
-    def _draw(self, spec: RenderSpec, on_step: OnStep) -> NDArray[np.uint8]:
+    def _draw(self, specs: Sequence[RenderSpec], on_step: OnStep) -> list[NDArray[np.uint8]]:
         stopped: list[BaseException] = []
-        torus = circular_padding(self._sdxl.unet, self._sdxl.vae) if spec.seamless else nullcontext()
-        eager = uncompiled() if spec.seamless or self._is_lean else nullcontext()
+        sampler = self._sampler(specs[0])
+        torus = circular_padding(sampler.unet, self._sdxl.vae) if specs[0].seamless else nullcontext()
+        eager = uncompiled() if specs[0].seamless or "drawn" in self._manner else nullcontext()
         try:
             with torus, eager:
-                pixels = self._decode(self._denoise(spec, on_step, stopped))
+                # Decoded one by one: a decoder needs more memory than all else, and gains nothing from company.
+                pictures = [self._decode(row[None]) for row in self._denoise(sampler, specs, on_step, stopped)]
             self._show_memory()
-            return pixels
+            return pictures
         except (RuntimeError, ValueError, MemoryError) as error:
             if error in stopped:
                 raise
             raise self._translate(error) from error
 
     @contextmanager
-    def _lean(self) -> Iterator[None]:
+    def _lean(self, sampler: _Sampler) -> Iterator[None]:
         """Work in smaller parts inside the block: attention head by head, the picture tile by tile. It changes pixels."""
-        self._is_lean = True
-        unet, vae = self._sdxl.unet, self._sdxl.vae
+        self._manner = self._manner | IN_PARTS
+        unet, vae = sampler.unet, self._sdxl.vae
         processors, tiling, slicing = unet.attn_processors, vae.use_tiling, vae.use_slicing
         self._free_memory()
-        self._sdxl.enable_attention_slicing("max")
+        sampler.text.enable_attention_slicing("max")
         vae.use_tiling = vae.use_slicing = True
         try:
             yield
@@ -157,10 +209,11 @@ class Pipeline:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _denoise(self, spec: RenderSpec, on_step: OnStep, stopped: list[BaseException]) -> torch.Tensor:
-        """Return the finished latents. An exception of `on_step` is put into `stopped` to be known again."""
-
-        cutoff = SDXLCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=spec.guided_steps - 1)
+    def _denoise(
+        self, sampler: _Sampler, specs: Sequence[RenderSpec], on_step: OnStep, stopped: list[BaseException]
+    ) -> torch.Tensor:
+        """Return the finished latents, a row a spec. An exception of `on_step` is put into `stopped` to be known again."""
+        spec, self._scheduler = specs[0], sampler.text.scheduler
 
         def report(sdxl: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -168,15 +221,14 @@ class Pipeline:
             except BaseException as error:
                 stopped.append(error)
                 raise
-            kept: dict[str, Any] = cutoff.callback_fn(sdxl, index, timestep, tensors) if tensors else {}
-            return kept
+            return _without_guidance(sdxl, tensors, len(specs)) if index + 1 == spec.guided_steps and tensors else tensors
 
-        positive = self._encoder.encode(spec.prompt)
-        negative = self._encoder.encode_negative(spec.negative_prompt)
+        positive = join_encodings([self._encoder.encode(one.prompt) for one in specs])
+        negative = join_encodings([self._encoder.encode_negative(one.negative_prompt) for one in specs])
         # The library knows text-to-image and image-to-image as two pipelines; they differ in what the noise is put on.
-        sdxl, start = (self._sdxl, {"width": spec.width_px, "height": spec.height_px})
+        sdxl, start = (sampler.text, {"width": spec.width_px, "height": spec.height_px})
         if spec.strength is not None:
-            sdxl, start = (self._img2img, self._painted_start(spec))
+            sdxl, start = (sampler.image, self._painted_start(specs))
         latents: torch.Tensor = sdxl(
             prompt_embeds=positive.embeds,
             pooled_prompt_embeds=positive.pooled,
@@ -185,22 +237,23 @@ class Pipeline:
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
             # Noise drawn on the CPU is the same on every device.
-            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            generator=[torch.Generator("cpu").manual_seed(one.seed) for one in specs],
             callback_on_step_end=report,
-            callback_on_step_end_tensor_inputs=cutoff.tensor_inputs if spec.guided_steps < spec.steps else [],
+            callback_on_step_end_tensor_inputs=GUIDED_TENSORS if spec.guided_steps < spec.steps else [],
             output_type="latent",
             **start,
         ).images
         return latents
 
-    def _painted_start(self, spec: RenderSpec) -> dict[str, Any]:
-        """Return what image-to-image begins with: the latents of the painted tile, and how far to noise them."""
-        vae = self._sdxl.vae
-        guide = paint_guide(spec, lambda pixels: self._decode(encode_pixels(vae, pixels)))
-        latents = encode_pixels(vae, guide, wrap=spec.seamless)
+    def _painted_start(self, specs: Sequence[RenderSpec]) -> dict[str, Any]:
+        """Return what image-to-image begins with: the latents of the painted tiles, and how far to noise them."""
+        vae, rows = self._sdxl.vae, []
+        for spec in specs:
+            guide = paint_guide(spec, lambda pixels: self._decode(encode_pixels(vae, pixels)))
+            rows.append(encode_pixels(vae, guide, wrap=spec.seamless))
         # The library rounds steps x strength down; half a step more makes that the number that was promised.
-        strength = min(1.0, (spec.steps + 0.5) / spec.num_inference_steps)
-        return {"image": latents.to(self._sdxl.unet.dtype), "strength": strength}
+        strength = min(1.0, (specs[0].steps + 0.5) / specs[0].num_inference_steps)
+        return {"image": torch.cat(rows).to(self._sdxl.unet.dtype), "strength": strength}
 
     @torch.no_grad()
     def _decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
@@ -260,38 +313,24 @@ def load_pipeline(manifest: Manifest, settings: Settings) -> Pipeline:
 
 
 def warm_up(pipeline: Pipeline, manifest: Manifest) -> None:
-    """Render once, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
-    pipeline.render(_warm_up_spec(manifest, pipeline.device), lambda step, steps: None)
+    """Render once in each way, so that the first job finds everything in its place. Raises RenderFailed, OutOfMemory."""
+    spec = _warm_up_spec(manifest, pipeline.device)
+    # The model's own way alone is the last: what the provenance says after it is what the worker announces.
+    for name in (*manifest.distilled, EXACT):
+        one = spec if name == EXACT else manifest.in_profile(spec, name)
+        if manifest.render.batch_size > 1:
+            pipeline.render_batch([one], lambda step, steps: None)
+        pipeline.render(one, lambda step, steps: None)
 
 
-def check_spec(spec: RenderSpec) -> None:
-    """Refuse a request that would fail, or silently mean something else, deep in the libraries.
-
-    Raises:
-        InputInvalid: names the field.
-    """
-    if not 0 <= spec.seed < SEED_LIMIT:
-        raise InputInvalid(f"the seed must be 0 to {SEED_LIMIT - 1}, not {spec.seed}", field="seed")
-    if spec.num_inference_steps < 1:
-        raise InputInvalid(f"at least 1 step is needed, not {spec.num_inference_steps}", field="num_inference_steps")
-    if not (math.isfinite(spec.guidance_scale) and spec.guidance_scale >= 0):
-        raise InputInvalid(f"the guidance scale must be 0 or more, not {spec.guidance_scale}", field="guidance_scale")
-    if not 0 < spec.guidance_end <= 1:
-        raise InputInvalid(f"guidance must end above 0 and at most at 1, not {spec.guidance_end}", field="guidance_end")
-    if spec.strength is not None:
-        _check_guide(spec)
-    for field, size_px in (("width", spec.width_px), ("height", spec.height_px)):
-        if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
-            raise InputInvalid(f"the {field} must be a multiple of {SIZE_STEP_PX} px, not {size_px}", field=field)
+def _profile_of(spec: RenderSpec) -> dict[str, Any]:
+    return {"profile": spec.distilled} if spec.distilled else {}
 
 
-def _check_guide(spec: RenderSpec) -> None:
-    if not 0 < (spec.strength or 0) <= 1:
-        raise InputInvalid(f"the strength must be above 0 and at most 1, not {spec.strength}", field="strength")
-    if not spec.painted:
-        raise InputInvalid("a guided picture needs colours to paint", field="painted")
-    if spec.width_px != spec.height_px:
-        raise InputInvalid(f"a guided picture is square, not {spec.width_px} x {spec.height_px} px", field="width")
+def _without_guidance(sdxl: Any, tensors: dict[str, Any], rows: int) -> dict[str, Any]:
+    """End classifier-free guidance in a running call: only the rows with the prompt are left, behind those without it."""
+    sdxl._guidance_scale = 0.0
+    return {name: tensor[-rows:] for name, tensor in tensors.items()}
 
 
 def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
@@ -306,29 +345,3 @@ def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
         # With guidance and without are two shapes of the same work, and both are to be warm.
         guidance_end=0.5 if any(profile.guidance_end < 1 for profile in manifest.profiles.values()) else 1.0,
     )
-
-
-def _describe(model: LoadedModel, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "model": manifest.slug,
-        "version": manifest.version,
-        "sha256": asdict(model.digests),
-        "lora_strength": manifest.lora.strength if manifest.lora else None,
-        "lora_layers": model.lora_layers,
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": _name_device(model.device),
-        "torch_threads": torch.get_num_threads() if model.device.type == "cpu" else None,
-        "batch_size": 1,
-        "scheduler": {"class": type(model.pipeline.scheduler).__name__, **manifest.render.scheduler.model_dump()},
-        "compiled": pays(manifest.render, model.device),
-        "vae_slicing": manifest.render.vae_slicing,
-        "vae_tiling": manifest.render.vae_tiling,
-    }
-
-
-def _name_device(device: torch.device) -> str:
-    """Name the hardware as exactly as pixels depend on it: the GPU's model, or the CPU's vector instructions."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"

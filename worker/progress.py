@@ -46,9 +46,11 @@ class Progress:
 
     span: Span = OFF_SPAN
 
-    def __init__(self, job: Job, station: Station) -> None:
+    def __init__(self, job: Job, station: Station, row: int = 0) -> None:
+        """`row` is the job's place among those that are drawn together."""
         self._job = job
         self._station = station
+        self._row = row
         self._started_s = time.monotonic()
         self._changed = threading.Condition()
         self._closed = False
@@ -112,7 +114,7 @@ class Progress:
         if not self._wants_preview:
             return None
         try:
-            return self._station.pipeline.preview()
+            return self._station.pipeline.preview(self._row)
         except Exception:
             # Whatever it is, the picture itself is not to suffer from it.
             self._wants_preview = False

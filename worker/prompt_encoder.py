@@ -7,6 +7,7 @@ that its numbers do not depend on what it is encoded with; a remembered encoding
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,15 @@ CACHE_ENTRIES = 64
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """What one text becomes: `embeds` (1, tokens, width of both encoders), `pooled` (1, projection of encoder 2)."""
+    """Rows of texts: `embeds` (rows, tokens, width of both encoders), `pooled` (rows, projection of encoder 2)."""
 
     embeds: torch.Tensor
     pooled: torch.Tensor
+
+
+def join_encodings(encodings: Sequence[Encoding]) -> Encoding:
+    """Put the rows of encodings below each other."""
+    return Encoding(torch.cat([one.embeds for one in encodings]), torch.cat([one.pooled for one in encodings]))
 
 
 class PromptEncoder:

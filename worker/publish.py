@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,8 @@ UPLOAD_GAP_MAX_S = 15.0
 STORE_PATIENCE_S = 600.0
 STORE_GAP_S = 1.0
 
+Outcome = TypeVar("Outcome")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
@@ -51,18 +55,24 @@ def publish(drawn: Drawn, station: Station) -> None:
     When this returns, the job ended, or it belongs to somebody else, or (Redis away for longer than ten minutes) its lease
     will run out, or (after something unforeseen) the guardian was told to take it away.
     """
-    job = drawn.job
     try:
-        with drawn.trail.phase("publish"):
+        with answerable(drawn.job, station), drawn.trail.phase("publish"):
             _publish(drawn, station)
+    finally:
+        drawn.trail.end()
+
+
+@contextmanager
+def answerable(job: Job, station: Station) -> Iterator[None]:
+    """Do something for a job that is drawn no more. What nobody foresaw is told the guardian, and not raised."""
+    try:
+        yield
     except BrokenPipeError:
         return  # without a guardian the pulse ends this process
     except Exception:
-        log.exception("job %s met an unforeseen error when it was published", job.id, extra={"job_id": job.id})
+        log.exception("job %s met an unforeseen error after it was drawn", job.id, extra={"job_id": job.id})
         with suppress(BrokenPipeError):
             station.pulse.send(Broke(job.id, job.fence, ends_worker=False))
-    finally:
-        drawn.trail.end()
 
 
 def _publish(drawn: Drawn, station: Station) -> None:
@@ -84,19 +94,20 @@ def _publish(drawn: Drawn, station: Station) -> None:
     station.pulse.send(Settled(job.id, job.fence))
 
 
-def settle(job: Job, station: Station, finish: Callable[[], Finish]) -> Finish | None:
-    """Write the outcome, again and again while Redis is away. None: it stayed away too long."""
+def settle(job: Job, station: Station, finish: Callable[[], Outcome]) -> Outcome | None:
+    """Write what becomes of a job, again and again while Redis is away. None: it stayed away too long."""
     deadline_s = time.monotonic() + STORE_PATIENCE_S
     while time.monotonic() < deadline_s:
         station.pulse.send(Step(job.id, job.fence))
         try:
             with span("finish") as finishing:
                 outcome = finish()
-                finishing.set({"granule.finish": outcome.name.lower()})
+                said = outcome.name.lower() if isinstance(outcome, Enum) else "no longer ours"
+                finishing.set({"granule.finish": said})
         except StoreUnavailable:
             time.sleep(STORE_GAP_S)
             continue
-        log.info("job %s: %s", job.id, outcome.name.lower(), extra={"job_id": job.id})
+        log.info("job %s: %s", job.id, said, extra={"job_id": job.id})
         return outcome
     log.error("the outcome of job %s could not be recorded; it will be rendered again", job.id, extra={"job_id": job.id})
     return None

@@ -24,7 +24,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The worker claimed this job with this fence. It may hold one job that it draws and several that it publishes."""
+    """The worker claimed this job with this fence. It may hold some that it draws together and some that it publishes."""
 
     job_id: str
     fence: int
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """The picture of a job that is held is drawn; what remains to be done for it is to publish it."""
+    """A job that is held is drawn no more; what remains is to publish its picture, or to let go of a job that needs none."""
 
     job_id: str
     fence: int

@@ -14,6 +14,7 @@ from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
+from worker.batch import draw_together
 from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
@@ -58,13 +59,16 @@ def run_jobs(job_id: str, station: Station) -> None:
     until_s = time.monotonic() + TURN_S
     named: str | None = job_id
     while station.spool.wait_for_place(station.is_stopping):
-        job = _claim(named, station)
-        if job is None and named is not None:
-            job = _claim(None, station)
-        if job is None:
+        jobs = _claim(named, station)
+        if not jobs and named is not None:
+            jobs = _claim(None, station)
+        if not jobs:
             return
         named = None
-        _run_job(job, station)
+        if len(jobs) == 1:
+            _run_job(jobs[0], station)
+        else:
+            _run_batch(jobs, station)
         if time.monotonic() > until_s or station.is_stopping():
             return
 
@@ -95,6 +99,26 @@ def _run_job(job: Job, station: Station) -> None:
     station.spool.put(partial(publish, drawn, station))
     if _is_suspect(job):
         station.spool.wait_until_empty()
+
+
+def _run_batch(jobs: list[Job], station: Station) -> None:
+    """Draw the pictures of jobs that were claimed together, and hand them to the publisher. Raises WorkerBroken.
+
+    None of them is a suspect: what was given back before is claimed alone.
+    """
+    for job in jobs:
+        station.pulse.send(Holding(job.id, job.fence))
+    try:
+        pictures = draw_together(jobs, station)
+    except Exception as error:
+        if not isinstance(error, DeviceLost):
+            log.exception("jobs %s met an unforeseen error", ", ".join(job.id for job in jobs))
+        for job in jobs:
+            station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
+        raise WorkerBroken from error
+    for drawn in pictures:
+        station.pulse.send(Publishing(drawn.job.id, drawn.job.fence))
+        station.spool.put(partial(publish, drawn, station))
 
 
 def _is_suspect(job: Job) -> bool:
@@ -133,8 +157,8 @@ def _give_back(job: Job, station: Station) -> None:
     station.spool.wait_until_empty()
 
 
-def _claim(job_id: str | None, station: Station) -> Job | None:
-    """Claim a job, or the first in line, with one token for all tries: a claim whose reply was lost is found again."""
+def _claim(job_id: str | None, station: Station) -> list[Job]:
+    """Claim a job, or what is first in line, with one token for all tries: a claim whose reply was lost is found again."""
     token = secrets.token_hex(8)
     for _ in range(CLAIM_TRIES - 1):
         try:
@@ -144,10 +168,11 @@ def _claim(job_id: str | None, station: Station) -> Job | None:
     return _claim_once(job_id, token, station)
 
 
-def _claim_once(job_id: str | None, token: str, station: Station) -> Job | None:
+def _claim_once(job_id: str | None, token: str, station: Station) -> list[Job]:
     if job_id is None:
-        return station.store.claim_next(station.manifest.slug, worker=station.name, token=token)
-    return station.store.claim(job_id, worker=station.name, delivery_token=token)
+        return station.store.claim_batch(station.manifest.slug, worker=station.name, token=token, size=station.batch_size)
+    job = station.store.claim(job_id, worker=station.name, delivery_token=token)
+    return [] if job is None else [job]
 
 
 def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:

@@ -14,19 +14,21 @@ def _nothing() -> None:
 
 
 class Spool:
-    """A few places for finished pictures, each published by a thread of its own.
+    """A few places for finished pictures, each picture published by a thread of its own.
 
-    `places` bounds both the memory that pictures take when the storage is away and the leases of one worker. With 0 places
-    pictures are published by the thread that drew them, one after the other.
+    `places` bounds both the memory that pictures take when the storage is away and the leases of one worker; one place holds
+    the pictures that are drawn `at_once`. With 0 places pictures are published by the thread that drew them, one after the
+    other.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, *, at_once: int = 1) -> None:
         self._places = places
+        self._room = (max(1, places) - 1) * at_once
         self._taken = 0
         self._changed = threading.Condition()
 
     def wait_for_place(self, gives_up: Callable[[], bool]) -> bool:
-        """Wait until a picture that is drawn from now on will find a place. False: `gives_up()` came true before."""
+        """Wait until what is drawn next will find a place. False: `gives_up()` came true before."""
         with self._changed:
             while not self._has_place():
                 if gives_up():
@@ -61,7 +63,7 @@ class Spool:
             self._bring_out(publish)
 
     def _has_place(self) -> bool:
-        return self._taken < max(1, self._places)
+        return self._taken <= self._room
 
     def _bring_out(self, publish: Callable[[], None]) -> None:
         try:

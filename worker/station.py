@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,11 +43,21 @@ class Pipeline(Protocol):
     def memory(self) -> Memory | None:
         """How much memory its device has and had to give, as of the last picture; None where that is not counted."""
 
-    def preview(self) -> NDArray[np.uint8]:
-        """Return a rough picture of what is being drawn (uint8, height x width x 3, sRGB), to be asked for in `on_step`."""
+    def preview(self, row: int) -> NDArray[np.uint8]:
+        """Return a rough picture of what is being drawn (uint8, height x width x 3, sRGB), to be asked for in `on_step`.
+
+        `row` tells which of the pictures that are drawn together, from 0.
+        """
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Rendered:
         """Draw one picture. Raises RenderFailed."""
+
+    def render_batch(self, specs: Sequence[RenderSpec], on_step: Callable[[int, int], None]) -> Sequence[Rendered]:
+        """Draw the pictures of renders that `share_forward`, in their order. No picture depends on the others.
+
+        Called where the station's `batch_size` is above 1, with so many or fewer. Raises as `render`.
+        """
+        return [self.render(spec, on_step) for spec in specs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Station:
     """Everything a render worker works with, built once when it starts.
 
     `name` is unique to one start of its guardian; `publish_limit_s` is how long an upload is tried; `is_stopping` tells
-    whether the process was told to end.
+    whether the process was told to end; `batch_size` is how many jobs may be drawn together.
     """
 
     name: str
@@ -69,6 +79,7 @@ class Station:
     duty: DutyMeter
     publish_limit_s: float
     is_stopping: Callable[[], bool]
+    batch_size: int = 1
     tracer: Tracer = OFF
 
     def tell_memory(self) -> None:

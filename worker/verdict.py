@@ -99,9 +99,8 @@ class Judge:
     def all_files(self) -> list[Verdict]:
         """Judge every file that the manifest names."""
         verdicts = [self.base()]
-        for part in (self._manifest.lora, self._manifest.textual_inversion):
-            if part is not None:
-                verdicts.append(self.file(self._manifest.path_of(part.file, self._settings.weights_dir)))
+        for part in self._manifest.files:
+            verdicts.append(self.file(self._manifest.path_of(part.file, self._settings.weights_dir)))
         return verdicts
 
     def base(self) -> Verdict:
@@ -152,8 +151,8 @@ class Judge:
             raise WeightsInvalid(f"the base {self._manifest.base} was not fetched to this machine yet") from error
 
     def _pins_of(self, path: Path) -> Lora | TextualInversion | None:
-        for part in (self._manifest.lora, self._manifest.textual_inversion):
-            if part is not None and self._manifest.path_of(part.file, self._settings.weights_dir).resolve() == path.resolve():
+        for part in self._manifest.files:
+            if self._manifest.path_of(part.file, self._settings.weights_dir).resolve() == path.resolve():
                 return part
         return None
 

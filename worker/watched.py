@@ -27,10 +27,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a worker must be killed, and over which job that it holds; None: no telling which."""
+    """Why a worker must be killed, and over which of the jobs that it holds; none: no telling which."""
 
     reason: str
-    culprit: Held | None = None
+    culprits: tuple[Held, ...] = ()
 
 
 @dataclass
@@ -90,8 +90,12 @@ class Watched:
         for held in self.held.values():
             reason = _overdue(held, now_s, limits)
             if reason is not None:
-                return Verdict(f"job {held.job_id} {reason}", held)
+                return Verdict(f"job {held.job_id} {reason}", (held,) if held.publishing else self._drawn())
         return None
+
+    def _drawn(self) -> tuple[Held, ...]:
+        """The jobs that are drawn now. There are several only where they are drawn together, and any may be to blame."""
+        return tuple(held for held in self.held.values() if not held.publishing)
 
 
 def _overdue(held: Held, now_s: float, limits: Settings) -> str | None:

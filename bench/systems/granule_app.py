@@ -15,6 +15,7 @@ from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
+from worker.station import Pipeline
 
 STEPS = 5
 
@@ -27,7 +28,7 @@ class Picture:
     duration_s: float
 
 
-class SleepingPipeline:
+class SleepingPipeline(Pipeline):
     """Draws the stand-in's picture in five steps."""
 
     @property
@@ -39,7 +40,7 @@ class SleepingPipeline:
     def memory(self) -> None:
         """There is no device."""
 
-    def preview(self) -> NDArray[np.uint8]:
+    def preview(self, row: int) -> NDArray[np.uint8]:
         """There is nothing to see yet."""
         return np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
 

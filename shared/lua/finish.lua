@@ -3,6 +3,14 @@
 --       shared (1 = other tenants may have the picture too)
 -- Returns {outcome, record}: 1 = done, 2 = it was done by this very fence before (the reply was lost), 0 = refused: another
 -- fence holds or ended the job.
+local function note_stored(owner)
+  local key, current = stored_key(owner, get('render_key')), redis.call('HGET', prefix .. 'weights', get('model'))
+  local before = redis.call('GET', key)
+  -- One that is not handed out now (of a batch, or of a worker with other weights) must not hide one that is.
+  local hides = before and ARGV[8] ~= current and redis.call('HGET', prefix .. 'job:' .. before, 'weights') == current
+  if not hides then redis.call('SET', key, id, 'PX', ARGV[7]) end
+end
+
 if not holds(ARGV[3]) then
   return { get('ended_by') == ARGV[3] and 2 or 0, redis.call('HGETALL', job) }
 end
@@ -21,8 +29,8 @@ if ARGV[4] == 'succeeded' then
   end
   if ARGV[8] ~= '' then
     redis.call('HSET', job, 'weights', ARGV[8])
-    redis.call('SET', stored_key(get('tenant'), get('render_key')), id, 'PX', ARGV[7])
-    if ARGV[9] == '1' then redis.call('SET', stored_key(ANYBODY, get('render_key')), id, 'PX', ARGV[7]) end
+    note_stored(get('tenant'))
+    if ARGV[9] == '1' then note_stored(ANYBODY) end
   end
 end
 drop_lease()

@@ -60,16 +60,22 @@ local function enter_lane(lane)
   redis.call('SADD', prefix .. 'waiting:' .. get('tenant'), id)
 end
 
--- What the time to a job's end can be told from: its model's mean duration in ms (-1: none has ended yet), how many workers
--- of the model show signs of life (in the keys of shared/worker_registry.py), and when each of its running jobs was begun.
-local function traffic(model)
-  local live, begun = 0, {}
+-- How many workers of a model show signs of life, in the keys of shared/worker_registry.py.
+local function live_workers(model)
+  local live = 0
   for _, name in ipairs(redis.call('SMEMBERS', prefix .. 'workers')) do
     if redis.call('HGET', prefix .. 'worker:' .. name, 'model') == model then live = live + 1 end
   end
+  return live
+end
+
+-- What the time to a job's end can be told from: its model's mean duration in ms (-1: none has ended yet), how many workers
+-- serve the model, and when each of its running jobs was begun.
+local function traffic(model)
+  local begun = {}
   local running = redis.call('ZRANGE', prefix .. 'running:' .. model, 0, -1, 'WITHSCORES')
   for i = 2, #running, 2 do begun[#begun + 1] = tonumber(running[i]) end
-  return { math.floor(tonumber(redis.call('HGET', prefix .. 'durations', model) or -1)), live, begun }
+  return { math.floor(tonumber(redis.call('HGET', prefix .. 'durations', model) or -1)), live_workers(model), begun }
 end
 
 -- A job's record as a flat list, how many jobs are served before it (-1 when it is not waiting), the clock, and the traffic

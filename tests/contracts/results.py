@@ -34,10 +34,10 @@ class ResultsContract:
         store.create(spec, body_hash="h", queue_max_jobs=100)
         return spec
 
-    def finish(self, store: JobStore, spec: JobSpec) -> Job:
+    def finish(self, store: JobStore, spec: JobSpec, *, batch_size: int = 1) -> Job:
         job = store.claim(spec.id, worker="w", delivery_token=spec.id)
         assert job is not None
-        store.succeed(job.id, job.fence, replace(new_result(), provenance=WEIGHTS))
+        store.succeed(job.id, job.fence, replace(new_result(), provenance=WEIGHTS | {"batch_size": batch_size}))
         return store.get(spec.id)
 
     # -- what to expect
@@ -145,6 +145,16 @@ class ResultsContract:
         assert self.order_again(store, spec).source is None
         store.announce_weights(MODEL, WEIGHTS)
         assert self.order_again(store, spec).source is not None
+
+    def test_a_picture_of_a_batch_answers_no_order_and_hides_none_that_does(self, store: JobStore) -> None:
+        store.announce_weights(MODEL, WEIGHTS | {"batch_size": 1})
+        alone = self.submit(store)
+        self.finish(store, alone)
+        again = replace(alone, id=new_id(), file_token=new_id())
+        store.create(again, body_hash="other", queue_max_jobs=100)
+        self.finish(store, again, batch_size=4)
+        source = self.order_again(store, alone).source
+        assert source is not None and source.id == alone.id
 
     def test_a_reused_result_that_cannot_be_had_is_drawn(self, store: JobStore) -> None:
         store.announce_weights(MODEL, WEIGHTS)

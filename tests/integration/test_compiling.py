@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,6 +31,15 @@ def test_a_model_is_compiled_where_its_manifest_asks_for_it_and_it_pays(asked: b
 
 def test_no_shipped_model_is_compiled_unasked() -> None:
     assert Render().compile is False
+    assert Render().compile_mode == "default"
+
+
+@pytest.mark.parametrize(("mode", "told"), [("default", {}), ("reduce-overhead", {"mode": "reduce-overhead"})])
+def test_both_models_are_compiled_in_the_mode_of_the_manifest(mode: str, told: dict[str, str]) -> None:
+    asked: list[dict[str, Any]] = []
+    model = SimpleNamespace(compile=lambda **given: asked.append(given))
+    compile_models(cast("Any", SimpleNamespace(unet=model, vae=SimpleNamespace(decoder=model))), mode=mode)
+    assert asked == [{"backend": "inductor", "dynamic": False, **told}] * 2
 
 
 def test_compiled_models_draw_the_same_picture_and_step_aside_for_seamless_ones(base_pipeline: Any) -> None:

@@ -54,7 +54,7 @@ def test_a_guided_picture_takes_the_last_steps_and_the_same_seed_gives_the_same_
 @pytest.mark.parametrize("spec", [SPEC, GUIDED, replace(GUIDED, seamless=True)])
 def test_looking_at_a_drawing_changes_nothing_of_it(pipeline: Pipeline, spec: RenderSpec) -> None:
     seen: list[tuple[int, ...]] = []
-    looked_at = pipeline.render(spec, lambda step, steps: seen.append(pipeline.preview().shape)).pixels
+    looked_at = pipeline.render(spec, lambda step, steps: seen.append(pipeline.preview(0).shape)).pixels
     assert seen == [(16, 16, 3)] * spec.steps
     assert np.array_equal(looked_at, pipeline.render(spec, ignore).pixels)
 
@@ -75,7 +75,7 @@ def test_guided_and_seamless_leave_nothing_behind(pipeline: Pipeline, expected: 
 
 def test_guided_pictures_are_drawn_by_the_one_model_in_memory(pipeline: Pipeline) -> None:
     for name, part in pipeline._sdxl.components.items():
-        assert pipeline._img2img.components[name] is part
+        assert pipeline._samplers[""].image.components[name] is part
 
 
 def test_on_the_torus_a_shifted_start_gives_the_shifted_picture(pipeline: Pipeline) -> None:

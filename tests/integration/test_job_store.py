@@ -9,11 +9,12 @@ from redis import Redis
 from shared.errors import StoreUnavailable
 from shared.job_store import JobStore
 from shared.redis_client import connect
+from tests.contracts.batches import BatchContract
 from tests.contracts.job_ends import JobEndsContract
 from tests.contracts.jobs import JobStoreContract, new_spec
 
 
-class TestOnTheRealServer(JobStoreContract, JobEndsContract):
+class TestOnTheRealServer(JobStoreContract, JobEndsContract, BatchContract):
     @pytest.fixture
     def redis(self, redis_url: str) -> Redis:
         return connect(redis_url, timeout_s=5)

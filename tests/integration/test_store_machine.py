@@ -169,6 +169,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert taken is not None
         assert (taken.id, taken.status, taken.fence, taken.worker) == (line[0], Status.RUNNING, job.fence, worker)
 
+    @rule(worker=st.sampled_from("abc"), lost=st.booleans())
+    def claim_batch(self, worker: str, lost: bool) -> None:
+        token, line = str(self.tokens), self.line()
+        lanes = [self.expected[job_id].lane for job_id in line[:2]]
+        size = 2 if len(lanes) == 2 and lanes[0] is lanes[1] is not Lane.RECOVERY else 1
+        taken = self.call(lost, lambda: self.store.claim_batch(MODEL, worker=worker, token=token, size=2))
+        assert [job.id for job in taken] == line[:size]
+        self.tokens += bool(taken)
+        for job in taken:
+            self.start(self.expected[job.id], token)
+            assert (job.status, job.fence, job.worker) == (Status.RUNNING, self.expected[job.id].fence, worker)
+
     @rule(slot=SLOTS, worker=st.sampled_from("abc"))
     @on_a_job
     def claim_again(self, job_id: str, worker: str) -> None:

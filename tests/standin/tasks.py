@@ -12,8 +12,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,42 +42,56 @@ class StandInPipeline:
     def __init__(self) -> None:
         self.step_s = float(os.environ.get("STANDIN_STEP_S", "0.02"))
         self.prompt = ""
+        self.rows = 1
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return {"device": "stand-in"}
+        return {"device": "stand-in", "batch_size": self.rows}
 
     @property
     def memory(self) -> Memory | None:
         return None
 
-    def preview(self) -> NDArray[np.uint8]:
+    def preview(self, row: int) -> NDArray[np.uint8]:
         if "no preview" in self.prompt:
             raise RuntimeError("the stand-in shows nothing before it is done")
         return np.full((128, 128, 3), (200, 40, 40), np.uint8)
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
+        self.rows = 1
+        return self._draw(spec, spec.prompt, on_step)
+
+    def render_batch(self, specs: Sequence[RenderSpec], on_step: Callable[[int, int], None]) -> list[Picture]:
+        """Take the time of one picture, and misbehave as any of the prompts says."""
+        self.rows = len(specs)
+        first = self._draw(specs[0], ", ".join(spec.prompt for spec in specs), on_step)
+        return [replace(first, pixels=_pixels(spec)) for spec in specs]
+
+    def _draw(self, spec: RenderSpec, prompt: str, on_step: Callable[[int, int], None]) -> Picture:
         started_s = time.monotonic()
-        self.prompt = spec.prompt
-        asked = STEP_S.search(spec.prompt)
+        self.prompt = prompt
+        asked = STEP_S.search(prompt)
         step_s = float(asked[1]) if asked else self.step_s
-        if "out of memory" in spec.prompt:
+        if "out of memory" in prompt:
             raise OutOfMemory("the stand-in has no memory")
         for step in range(1, STEPS + 1):
-            if "poison" in spec.prompt:
+            if "poison" in prompt:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if "broken device" in spec.prompt:
+            if "broken device" in prompt:
                 raise RuntimeError("the stand-in's device broke")
-            if "hold the interpreter" in spec.prompt:
+            if "hold the interpreter" in prompt:
                 # A PyDLL call keeps the interpreter's lock, as a bad extension would.
                 ctypes.PyDLL(None).usleep(int(1e6 * step_s))
-            elif "hang" in spec.prompt:
+            elif "hang" in prompt:
                 time.sleep(3600)
             else:
                 time.sleep(step_s)
             on_step(step, STEPS)
-        pixels = np.random.default_rng(spec.seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        return Picture(pixels, time.monotonic() - started_s)
+        return Picture(_pixels(spec), time.monotonic() - started_s)
+
+
+def _pixels(spec: RenderSpec) -> NDArray[np.uint8]:
+    return np.random.default_rng(spec.seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def load_stand_in(manifest: Manifest, settings: Settings) -> StandInPipeline:

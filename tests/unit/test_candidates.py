@@ -34,7 +34,7 @@ class PaintingPipeline:
     def memory(self) -> None:
         return None
 
-    def preview(self) -> Any:
+    def preview(self, row: int) -> Any:
         raise AssertionError("nobody asks for it here")
 
     def render(self, spec: RenderSpec, on_step: Any) -> Any:

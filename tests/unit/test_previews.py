@@ -33,7 +33,7 @@ class Parts:
     redis: Redis
     store: JobStore
     job: Job
-    preview: Callable[[], NDArray[np.uint8]]
+    preview: Callable[[int], NDArray[np.uint8]]
     previews: Any
     pulse: Any = field(default_factory=lambda: cast("Any", type("Pulse", (), {"send": lambda self, message: None})()))
 
@@ -57,7 +57,7 @@ def redis() -> Redis:
     return fakeredis.FakeRedis(decode_responses=True)
 
 
-def parts_of(redis: Redis, preview: Callable[[], NDArray[np.uint8]], *, wanted: object = True) -> Parts:
+def parts_of(redis: Redis, preview: Callable[[int], NDArray[np.uint8]], *, wanted: object = True) -> Parts:
     store = JobStore(redis, prefix="test:", retention_s=3600, lease_s=15, max_attempts=3)
     spec = replace(new_spec(), input={"prompt": "100% red", "preview": wanted}, stream_token="secret")
     store.create(spec, body_hash="h", queue_max_jobs=10)
@@ -68,7 +68,7 @@ def parts_of(redis: Redis, preview: Callable[[], NDArray[np.uint8]], *, wanted: 
 
 def test_every_third_step_is_shown_and_the_latest_stays(redis: Redis) -> None:
     shown = iter(range(10))
-    parts = parts_of(redis, lambda: np.full((160, 160, 3), 20 * next(shown), np.uint8))
+    parts = parts_of(redis, lambda row: np.full((160, 160, 3), 20 * next(shown), np.uint8))
     parts.draw()
     with Image.open(io.BytesIO(parts.previews.get(parts.job.id))) as picture:
         assert (picture.format, picture.size) == ("WEBP", (128, 128))
@@ -80,7 +80,7 @@ def test_every_third_step_is_shown_and_the_latest_stays(redis: Redis) -> None:
 
 @pytest.mark.parametrize("wanted", [False, None, "true"])
 def test_nobody_looks_at_a_drawing_whose_order_wants_no_preview(redis: Redis, wanted: object) -> None:
-    def preview() -> NDArray[np.uint8]:
+    def preview(row: int) -> NDArray[np.uint8]:
         raise AssertionError("not asked for")
 
     parts = parts_of(redis, preview, wanted=wanted)
@@ -91,7 +91,7 @@ def test_nobody_looks_at_a_drawing_whose_order_wants_no_preview(redis: Redis, wa
 def test_a_preview_that_fails_is_tried_once_and_the_drawing_goes_on(redis: Redis) -> None:
     tries = []
 
-    def preview() -> NDArray[np.uint8]:
+    def preview(row: int) -> NDArray[np.uint8]:
         tries.append(1)
         raise RenderFailed("no memory for this")
 
@@ -105,17 +105,17 @@ def test_a_preview_that_cannot_be_kept_or_encoded_does_not_end_the_reports(redis
         def put(self, job_id: str, picture: bytes) -> None:
             raise StoreUnavailable("away")
 
-    parts = parts_of(redis, lambda: np.zeros((8, 8, 3), np.uint8))
+    parts = parts_of(redis, lambda row: np.zeros((8, 8, 3), np.uint8))
     parts.previews = Away()
     parts.draw()
     assert parts.store.get(parts.job.id).step == STEPS
-    odd = parts_of(redis, lambda: np.zeros((0, 0, 3), np.uint8))
+    odd = parts_of(redis, lambda row: np.zeros((0, 0, 3), np.uint8))
     odd.draw()
     assert odd.store.get(odd.job.id).step == STEPS
 
 
 def test_a_preview_goes_when_the_job_ends(redis: Redis) -> None:
-    parts = parts_of(redis, lambda: np.zeros((8, 8, 3), np.uint8))
+    parts = parts_of(redis, lambda row: np.zeros((8, 8, 3), np.uint8))
     parts.draw()
     assert parts.previews.get(parts.job.id) is not None
     parts.store.let_go(parts.job.id, parts.job.fence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from api.drawing import render_spec
 from api.params import PredictionInput
 from api.schemas import model_schema
+from shared.batching import share_forward
 from shared.errors import InputInvalid, ManifestInvalid
 from shared.jobs import RenderSpec
-from shared.manifest import Manifest, Profile, load_manifest
+from shared.manifest import Distilled, Manifest, Profile, load_manifest
 from shared.prompts import parse_prompt
 from shared.settings import REPOSITORY
 
@@ -43,6 +45,18 @@ def test_a_profile_changes_what_it_names_and_nothing_else(manifest: Manifest) ->
     assert fast.guidance_scale == fewer.guidance_scale == manifest.render.guidance_scale
 
 
+def test_a_distilled_profile_says_whose_weights_draw_and_how(manifest: Manifest) -> None:
+    draft = Profile(num_inference_steps=4, guidance_scale=0.0, lora=Distilled(file="four.safetensors"))
+    spec = drawn(manifest.model_copy(update={"profiles": manifest.profiles | {"draft": draft}}), profile="draft")
+    assert (spec.num_inference_steps, spec.guidance_scale, spec.distilled) == (4, 0.0, "draft")
+    fast = drawn(manifest, profile="fast")
+    assert fast.distilled == "" and not share_forward(spec, replace(spec, distilled=""))
+
+
+def test_a_distilled_lora_is_fused_whole_unless_its_manifest_says_otherwise() -> None:
+    assert Distilled(file="four.safetensors").strength == 1.0
+
+
 def test_an_unknown_profile_is_refused_by_name(manifest: Manifest) -> None:
     with pytest.raises(InputInvalid, match="it has exact, fast, fewer") as caught:
         drawn(manifest, profile="draft")
@@ -55,7 +69,14 @@ def test_the_description_of_a_version_lists_its_profiles(manifest: Manifest) -> 
 
 
 @pytest.mark.parametrize(
-    "table", ["[profiles.exact]\nguidance_end = 0.5", "[profiles.fast]\nguidance_end = 0.0", "[profiles.fast]\nsteps = 3"]
+    "table",
+    [
+        "[profiles.exact]\nguidance_end = 0.5",
+        "[profiles.fast]\nguidance_end = 0.0",
+        "[profiles.fast]\nsteps = 3",
+        "[profiles.fast.scheduler]\nsolver_order = 1",
+        '[profiles.draft.lora]\nfile = "four.safetensors"\n[profiles.draft.scheduler]\nprediction_type = "v_prediction"',
+    ],
 )
 def test_a_profile_that_cannot_be_is_refused_with_the_manifest(table: str, tmp_path: Path) -> None:
     (tmp_path / "palette.toml").write_bytes((V45.parent / "palette.toml").read_bytes())

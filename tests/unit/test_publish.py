@@ -26,6 +26,8 @@ from worker.trail import Trail
 
 REFUSALS = 3
 SECONDS_OF_REFUSALS = 0.5 + 1 + 2
+OBJECTS = 4
+"""Two pictures, each with a small version."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ def station(monkeypatch: pytest.MonkeyPatch) -> Iterator[Station]:
         name="w",
         manifest=load_catalog(Settings().models_dir).by_slug(MODEL),
         store=JobStore(redis, prefix="test:", retention_s=3600, lease_s=15, max_attempts=3),
+        previews=cast("Any", None),
         storage=cast("Any", Reluctant()),
         pipeline=cast("Any", None),
         pulse=Pulse(write_fd),
@@ -86,7 +89,8 @@ def station(monkeypatch: pytest.MonkeyPatch) -> Iterator[Station]:
 
 
 @pytest.mark.parametrize(
-    ("publish_limit_s", "status"), [(2 * SECONDS_OF_REFUSALS, Status.SUCCEEDED), (SECONDS_OF_REFUSALS + 1, Status.FAILED)]
+    ("publish_limit_s", "status"),
+    [(OBJECTS * SECONDS_OF_REFUSALS, Status.SUCCEEDED), (OBJECTS * SECONDS_OF_REFUSALS - 1, Status.FAILED)],
 )
 def test_the_limit_is_one_for_all_pictures_of_a_job(station: Station, publish_limit_s: float, status: Status) -> None:
     render = RenderSpec("free text", None, 42, 20, 7.0, 64, 64, "png", 90, angles=(0, 30))

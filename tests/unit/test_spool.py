@@ -27,6 +27,17 @@ def test_a_picture_is_published_beside_its_thread_and_a_full_spool_waits() -> No
     assert len(published) == 2 and threading.current_thread().name not in published
 
 
+def test_a_place_holds_the_pictures_that_are_drawn_at_once() -> None:
+    spool, gate = Spool(2, at_once=3), threading.Event()
+    for _ in range(3):
+        spool.put(lambda: bool(gate.wait(5)) or None)
+    assert spool.wait_for_place(lambda: True)
+    spool.put(lambda: bool(gate.wait(5)) or None)
+    assert not spool.wait_for_place(lambda: True)
+    gate.set()
+    spool.wait_until_empty()
+
+
 def test_without_places_the_caller_publishes() -> None:
     spool, published = Spool(0), []
     assert spool.wait_for_place(lambda: False)

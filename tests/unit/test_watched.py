@@ -31,7 +31,14 @@ def test_it_holds_what_it_claimed_until_that_is_settled() -> None:
 def test_a_drawing_that_makes_no_step_is_to_blame() -> None:
     watched = worker((0, Holding("a", 1)), (5, Publishing("a", 1)), (5, Holding("b", 1)), (9, Step("b", 1)))
     assert pinged(watched, 18).must_die(18, LIMITS) is None
-    assert pinged(watched, 19.5).must_die(19.5, LIMITS) == Verdict("job b made no step for 10 s", watched.held["b", 1])
+    assert pinged(watched, 19.5).must_die(19.5, LIMITS) == Verdict("job b made no step for 10 s", (watched.held["b", 1],))
+
+
+def test_of_jobs_that_are_drawn_together_any_may_be_to_blame_and_no_other() -> None:
+    together = [(5.0, Holding("b", 1)), (5.0, Holding("c", 2)), (9.0, Step("b", 1)), (9.0, Step("c", 2))]
+    watched = worker((0, Holding("a", 1)), (1, Publishing("a", 1)), *together)
+    verdict = pinged(watched, 19.5).must_die(19.5, LIMITS)
+    assert verdict is not None and verdict.culprits == (watched.held["b", 1], watched.held["c", 2])
 
 
 def test_an_upload_may_take_longer_than_a_step_but_not_for_ever() -> None:
@@ -39,7 +46,7 @@ def test_an_upload_may_take_longer_than_a_step_but_not_for_ever() -> None:
     assert pinged(watched, 40).must_die(40, LIMITS) is None
     late_s = 1 + PUBLISH_STEP_LIMIT_S + 1
     verdict = pinged(watched, late_s).must_die(late_s, LIMITS)
-    assert verdict is not None and verdict.culprit is watched.held["a", 1] and "published" in verdict.reason
+    assert verdict is not None and verdict.culprits == (watched.held["a", 1],) and "published" in verdict.reason
     watched.note(Step("a", 1), late_s)
     assert watched.must_die(late_s, LIMITS) is None
 
@@ -47,7 +54,7 @@ def test_an_upload_may_take_longer_than_a_step_but_not_for_ever() -> None:
 def test_the_limit_of_a_job_is_that_of_its_drawing() -> None:
     steps = [(float(second), Step("a", 1)) for second in range(1, 102)]
     watched = worker((0, Holding("a", 1)), *steps)
-    assert watched.must_die(101, LIMITS) == Verdict("job a has been drawn for 100 s", watched.held["a", 1])
+    assert watched.must_die(101, LIMITS) == Verdict("job a has been drawn for 100 s", (watched.held["a", 1],))
     assert worker((0, Holding("a", 1)), *steps, (101, Publishing("a", 1))).must_die(101, LIMITS) is None
 
 
@@ -56,7 +63,7 @@ def test_a_worker_that_is_silent_may_have_died_over_any_of_its_jobs(ready: bool,
     watched = worker(ready=ready)
     assert watched.must_die(now_s - 2, LIMITS) is None
     verdict = watched.must_die(now_s, LIMITS)
-    assert verdict is not None and verdict.reason.startswith(reason) and verdict.culprit is None
+    assert verdict is not None and verdict.reason.startswith(reason) and not verdict.culprits
 
 
 def test_a_job_that_broke_it_is_taken_away_and_the_others_are_excused() -> None:
