@@ -35,12 +35,7 @@ def fuse_lora(pipeline: StableDiffusionXLPipeline, path: Path, *, strength: floa
     """
     components: dict[str, nn.Module] = {name: getattr(pipeline, name) for name in COMPONENTS}
     layers = parse_layers(path, read_tensors(path), read_metadata(path), components)
-    foreign = [layer for layer in layers if layer.component not in allowed]
-    if foreign:
-        raise WeightsInvalid(
-            f"{path}: {len(foreign)} of its {len(layers)} layers, such as {foreign[0].component}.{foreign[0].module}, adapt "
-            f"another part of the model than {' or '.join(allowed)}, which others draw with too"
-        )
+    check_components(path, layers, allowed)
     inject_layers(pipeline, path, layers)
     check_layers(pipeline, path, layers)
     touched = [name for name in COMPONENTS if any(layer.component == name for layer in layers)]
@@ -53,6 +48,16 @@ def fuse_lora(pipeline: StableDiffusionXLPipeline, path: Path, *, strength: floa
     if left:
         raise WeightsInvalid(f"{path}: {left} LoRA layers could not be removed after fusing; this is a fault of the libraries")
     return len(layers)
+
+
+def check_components(path: Path, layers: Sequence[LoraLayer], allowed: Sequence[str]) -> None:
+    """Raise WeightsInvalid when a layer is not for one of the components in `allowed`."""
+    foreign = [layer for layer in layers if layer.component not in allowed]
+    if foreign:
+        raise WeightsInvalid(
+            f"{path}: {len(foreign)} of its {len(layers)} layers, such as {foreign[0].component}.{foreign[0].module}, adapt "
+            f"another part of the model than {' or '.join(allowed)}, which others draw with too"
+        )
 
 
 def inject_layers(pipeline: StableDiffusionXLPipeline, path: Path, layers: Sequence[LoraLayer]) -> None:

@@ -25,11 +25,12 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from shared.errors import GranuleError, WeightsInvalid
-from shared.manifest import Lora, Manifest, TextualInversion, load_catalog
+from shared.manifest import Distilled, Lora, Manifest, TextualInversion, load_catalog
 from shared.settings import Settings, load_settings
 from worker.base_model import inspect_base, load_tokenizer, locate_base
 from worker.embeddings import Encoder, check_unknown, match_rows
 from worker.loading import build_scheduler, load_model, quieten_libraries
+from worker.lora import check_components
 from worker.lora_keys import TEXT_ENCODER, TEXT_ENCODER_2, UNET, LoraLayer, parse_layers
 from worker.weights import inspect_file, read_metadata, read_tensors
 
@@ -129,7 +130,10 @@ class Judge:
             facts["dtype"] = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
             kinds.append(kind_of(tensors))
             if kinds[0] == "lora":
-                facts.update(describe_layers(parse_layers(path, tensors, read_metadata(path), self._skeleton.components)))
+                layers = parse_layers(path, tensors, read_metadata(path), self._skeleton.components)
+                facts.update(describe_layers(layers))
+                if isinstance(pins, Distilled):
+                    check_components(path, layers, (UNET,))
             else:
                 check_unknown(path, self._tokens, self._skeleton.encoders)
                 rows = match_rows(path, tensors, self._tokens, self._skeleton.encoders)
@@ -157,8 +161,10 @@ class Judge:
         return None
 
     def _with(self, path: Path, kind: Kind) -> Manifest:
-        """The manifest with this file in the place of its own of that kind."""
+        """The manifest with this file in the place of its own of that kind. One of a profile is in its place already."""
         place = str(path.resolve())
+        if isinstance(self._pins_of(path), Distilled):
+            return self._manifest
         if kind == "textual_inversion":
             return self._manifest.model_copy(update={kind: TextualInversion(file=place, tokens=self._tokens)})
         own = self._manifest.lora

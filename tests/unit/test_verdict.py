@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.manifest import Manifest, load_manifest
+from shared.manifest import Distilled, Manifest, Profile, load_manifest
 from shared.settings import REPOSITORY, Settings
 from training.architecture import EMBEDDINGS_FILE, LORA_FILE
 from worker.verdict import Judge, Verdict
@@ -97,6 +97,31 @@ def test_without_the_base_it_says_so(manifest: Manifest, checkpoint_dir: Path, t
     assert "is no folder; put the base model" in str(lost.base().refusal)
     verdict = lost.file(checkpoint_dir / LORA_FILE)
     assert "is no folder" in str(verdict.refusal) and verdict.facts["sha256"]
+
+
+@pytest.fixture
+def drafts(manifest: Manifest, checkpoint_dir: Path, tmp_path: Path) -> Manifest:
+    """With a profile that has a LoRA for the UNet alone."""
+    others = {key: None for key in load_file(checkpoint_dir / LORA_FILE) if not key.startswith("lora_unet")}
+    path = changed(checkpoint_dir / LORA_FILE, tmp_path / "draft.safetensors", **others)
+    return manifest.model_copy(update={"profiles": {"draft": Profile(lora=Distilled(file=str(path)))}})
+
+
+def test_a_profiles_lora_may_adapt_the_unet_only(drafts: Manifest, tmp_path: Path) -> None:
+    path, layer = tmp_path / "draft.safetensors", "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    assert Judge(drafts, Settings()).file(path).refusal is None
+    more = {f"{layer}.lora_A.weight": torch.zeros(2, 32), f"{layer}.lora_B.weight": torch.zeros(32, 2)}
+    changed(path, path, **more)
+    assert "adapt another part of the model than unet" in str(Judge(drafts, Settings()).file(path).refusal)
+    # As the model's own it would do.
+    assert Judge(drafts.model_copy(update={"profiles": {}}), Settings()).file(path).refusal is None
+
+
+def test_a_profiles_lora_is_loaded_in_its_place(drafts: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Manifest] = []
+    monkeypatch.setattr("worker.verdict.load_model", lambda manifest, settings: loaded.append(manifest))
+    assert Judge(drafts, Settings(), load=True).file(tmp_path / "draft.safetensors").refusal is None
+    assert loaded == [drafts]
 
 
 def test_loading_for_certain(manifest: Manifest, checkpoint_dir: Path, tmp_path: Path) -> None:
