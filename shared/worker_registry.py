@@ -186,8 +186,8 @@ def _fields(info: WorkerInfo) -> Mapping[Any, Any]:
 
 
 def _info(name: str, fields: Mapping[str, str], silence_s: float) -> WorkerInfo:
-    """Read what `_fields` wrote, or an older version, which knew neither standing nor memory."""
-    memory = fields.get("memory")
+    """Read what `_fields` wrote, or an older version, which knew neither standing nor memory, or a newer, which knows more."""
+    standing = fields.get("standing", Standing.READY)
     return WorkerInfo(
         name,
         fields["model"],
@@ -195,6 +195,14 @@ def _info(name: str, fields: Mapping[str, str], silence_s: float) -> WorkerInfo:
         float(fields.get("busy_s", 0)),
         float(fields.get("starved_s", 0)),
         silence_s,
-        Standing(fields.get("standing", Standing.READY)),
-        DeviceMemory(**json.loads(memory)) if memory else None,
+        # What is not known takes no jobs yet, as far as anybody can tell.
+        Standing(standing) if standing in list(Standing) else Standing.STARTING,
+        _memory(fields.get("memory")),
     )
+
+
+def _memory(text: str | None) -> DeviceMemory | None:
+    if not text:
+        return None
+    told: dict[str, int] = json.loads(text)
+    return DeviceMemory(told["free_bytes"], told["total_bytes"], told["peak_bytes"])

@@ -274,7 +274,9 @@ class Guardian:
 
     def _pause(self, seconds: float) -> None:
         end_s = self._clock() + seconds
-        while not self._stopping() and self._clock() < end_s:
+        while not (self._stopping() or self._is_drained) and self._clock() < end_s:
+            # A worker that never gets ready is to be seen, and to be drained.
+            self._show(Standing.STARTING)
             time.sleep(TICK_S)
 
 

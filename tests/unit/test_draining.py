@@ -116,6 +116,19 @@ def test_a_worker_that_does_not_end_though_it_holds_nothing_is_killed(
         wait_for(lambda: watched.standing() is Standing.DRAINED)
 
 
+def test_a_worker_that_does_not_get_ready_is_seen_between_its_starts_and_can_be_drained(
+    redis: Redis, workers: WorkerRegistry, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = Guardian._pause
+    monkeypatch.setattr(Guardian, "_pause", lambda self, seconds: pause(self, 600.0))
+    monkeypatch.setattr(Guardian, "_watch", lambda self, child: child.process.wait())
+    with Watched(redis, workers, tmp_path / "log", "import sys; sys.exit(1)") as watched:
+        [info] = wait_for(workers.everybody)
+        assert info.standing is Standing.STARTING
+        workers.drain(info.name)
+        wait_for(lambda: watched.standing() is Standing.DRAINED)
+
+
 def test_an_operators_word_counts_before_the_worker_has_heard_it(workers: WorkerRegistry) -> None:
     workers.beat(WorkerInfo("w", "m", "cpu"))
     assert [info.standing for info in workers.everybody()] == [Standing.READY]
@@ -136,3 +149,12 @@ def test_a_worker_of_an_older_version_is_one_that_takes_jobs(redis: Redis, worke
     redis.sadd("test:workers", "old")
     [info] = workers.everybody()
     assert (info.standing, info.duty, info.memory) == (Standing.READY, 0.75, None)
+
+
+def test_a_worker_of_a_newer_version_can_say_more_than_is_known(redis: Redis, workers: WorkerRegistry) -> None:
+    memory = '{"free_bytes": 1, "total_bytes": 3, "peak_bytes": 2, "reserved_bytes": 2}'
+    said = {"model": "m", "device": "cpu", "standing": "pondering", "memory": memory, "mood": "good"}
+    redis.hset("test:worker:new", mapping=said)
+    redis.sadd("test:workers:resting", "new")
+    [info] = workers.everybody()
+    assert (info.standing, info.memory) == (Standing.STARTING, DeviceMemory(1, 3, 2))
