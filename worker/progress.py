@@ -131,6 +131,8 @@ class Progress:
             # Nor may it end the thread that tells the record.
             small = encode_small(preview, side_px=PREVIEW_PX, quality=PREVIEW_QUALITY)
             self._station.previews.put(self._job.id, small.data)
+        except StoreUnavailable as error:
+            log.warning("a preview of job %s is lost: %s", self._job.id, error, extra={"job_id": self._job.id})
         except Exception:
             log.exception("a preview of job %s is lost", self._job.id, extra={"job_id": self._job.id})
 
@@ -146,7 +148,9 @@ class Progress:
     def _report_forever(self) -> None:
         pause_s = 0.0
         while self._has_news(pause_s):
-            self._show_preview()
+            # While Redis is away a preview would have the step wait for one time-out more.
+            if not pause_s:
+                self._show_preview()
             try:
                 self._beat = self._report()
                 pause_s = 0.0

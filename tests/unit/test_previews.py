@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -112,6 +113,38 @@ def test_a_preview_that_cannot_be_kept_or_encoded_does_not_end_the_reports(redis
     odd = parts_of(redis, lambda row: np.zeros((0, 0, 3), np.uint8))
     odd.draw()
     assert odd.store.get(odd.job.id).step == STEPS
+
+
+def test_while_redis_is_away_a_step_waits_for_no_preview(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.progress.STORE_AWAY_S", 0.01)
+    parts = parts_of(redis, lambda row: np.zeros((8, 8, 3), np.uint8))
+    calls: list[str] = []
+    back, renew, put = threading.Event(), parts.store.renew, parts.previews.put
+
+    def try_renew(*given: Any, **named: Any) -> Any:
+        calls.append("step")
+        if len(calls) > 6:
+            back.set()
+        if not back.is_set():
+            raise StoreUnavailable("away")
+        return renew(*given, **named)
+
+    def try_put(*given: Any) -> None:
+        calls.append("preview")
+        if not back.is_set():
+            raise StoreUnavailable("away")
+        put(*given)
+
+    monkeypatch.setattr(parts.store, "renew", try_renew)
+    monkeypatch.setattr(parts.previews, "put", try_put)
+    progress = Progress(parts.job, cast(Station, parts))
+    for step in range(1, STEPS + 1):
+        progress(step, STEPS)
+        tried = len(calls)
+        while not back.is_set() and len(calls) == tried:
+            time.sleep(0.005)
+    progress.close()
+    assert calls[: calls.index("step") + 6] == ["preview", "step", "step", "step", "step", "step", "step"]
 
 
 def test_a_preview_goes_when_the_job_ends(redis: Redis) -> None:
