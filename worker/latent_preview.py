@@ -1,7 +1,7 @@
 """A rough picture of what is being drawn, from its latents alone: a linear map from four channels to red, green and blue.
 
 Every autoencoder has a latent space of its own, so the map is fitted to the model's: by least squares, on painted tiles that
-it encodes. That takes a fraction of a second, once, when the first preview is asked for.
+it encodes. That takes up to a second of a CPU, once, when the first preview is asked for: no worker's start waits for it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shared.palette import Color
 from worker.guided import encode_pixels
 from worker.painter import paint_tile
+from worker.seamless import plain_padding
 
 LATENT_PX = 8
 """Pixels of the picture that one latent stands for, along each side."""
@@ -36,7 +37,9 @@ class LatentPreview:
     def pixels(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Return sRGB pixels, height / 8 x width / 8 x 3, of latents (4 x height / 8 x width / 8) as the UNet reads them."""
         if self._map is None:
-            self._map = self._fit()
+            # The first to ask may be in the middle of a seamless picture, and the map is for all.
+            with plain_padding(self._vae):
+                self._map = self._fit()
         levels = _with_constant(latents) @ self._map
         shown: NDArray[np.uint8] = levels.clamp(0, 255).round().to(torch.uint8).cpu().numpy()
         return shown.reshape(*latents.shape[-2:], 3)

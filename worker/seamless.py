@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -16,16 +16,32 @@ def circular_padding(unet: Any, vae: Any) -> Iterator[None]:
     A VAE that decodes in tiles would let each of them wrap onto itself. However the block ends, both are as they were: the
     next picture must not inherit any of it.
     """
-    convolutions = [
-        module for part in (unet, vae) for module in part.modules() if isinstance(module, nn.Conv2d) and any(module.padding)
-    ]
-    modes, tiling = [convolution.padding_mode for convolution in convolutions], vae.use_tiling
+    tiling = vae.use_tiling
     try:
         vae.use_tiling = False
-        for convolution in convolutions:
-            convolution.padding_mode = "circular"
-        yield
+        with _padding("circular", unet, vae):
+            yield
     finally:
         vae.use_tiling = tiling
-        for convolution, mode in zip(convolutions, modes, strict=True):
+
+
+@contextmanager
+def plain_padding(vae: Any) -> Iterator[None]:
+    """Inside the block the VAE pads with zeros, also in the middle of a block of `circular_padding`."""
+    with _padding("zeros", vae):
+        yield
+
+
+@contextmanager
+def _padding(mode: Literal["circular", "zeros"], *parts: Any) -> Iterator[None]:
+    convolutions = [
+        module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d) and any(module.padding)
+    ]
+    before = [convolution.padding_mode for convolution in convolutions]
+    try:
+        for convolution in convolutions:
             convolution.padding_mode = mode
+        yield
+    finally:
+        for convolution, old in zip(convolutions, before, strict=True):
+            convolution.padding_mode = old

@@ -12,6 +12,7 @@ from training.architecture import MODELS
 from worker.guided import encode_pixels
 from worker.latent_preview import LATENT_PX, LatentPreview
 from worker.painter import paint_tile
+from worker.seamless import circular_padding
 
 SIDE_PX = 256
 
@@ -42,3 +43,13 @@ def test_the_map_is_fitted_once(vae: AutoencoderKL, monkeypatch: pytest.MonkeyPa
     first = preview.pixels(latents)
     monkeypatch.setattr(preview, "_fit", None)
     assert first.shape == (4, 6, 3) and np.array_equal(preview.pixels(latents), first)
+
+
+def test_the_map_is_the_same_whether_or_not_the_first_picture_is_seamless(vae: AutoencoderKL) -> None:
+    colors, latents = load_manifest(MODELS / "rubber-tile-mini.toml").colors.colors, torch.randn(4, 4, 6)
+    plain = LatentPreview(vae, colors).pixels(latents)
+    with circular_padding(vae, vae):
+        first = LatentPreview(vae, colors)
+        assert np.array_equal(first.pixels(latents), plain)
+        assert {module.padding_mode for module in vae.modules() if getattr(module, "padding", 0) == (1, 1)} == {"circular"}
+    assert np.array_equal(first.pixels(latents), plain)
