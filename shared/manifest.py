@@ -234,6 +234,13 @@ class Manifest(_Table):
         return {name: profile for name, profile in self.profiles.items() if profile.lora}
 
     @property
+    def has_unguided_steps(self) -> bool:
+        """Whether a profile without a LoRA of its own has the model's UNet draw steps without guidance."""
+        shared = [profile for profile in self.profiles.values() if not profile.lora]
+        # The libraries guide by more than 1 only.
+        return any(one.guidance_end < 1 or (one.guidance_scale is not None and one.guidance_scale <= 1) for one in shared)
+
+    @property
     def files(self) -> tuple[Lora | TextualInversion, ...]:
         """Every file that the manifest names beside the base."""
         parts = (self.lora, self.textual_inversion, *(profile.lora for profile in self.profiles.values()))

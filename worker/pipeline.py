@@ -343,5 +343,5 @@ def _warm_up_spec(manifest: Manifest, device: torch.device) -> RenderSpec:
         width_px=min(render.width_px, size_max_px),
         height_px=min(render.height_px, size_max_px),
         # With guidance and without are two shapes of the same work, and both are to be warm.
-        guidance_end=0.5 if any(profile.guidance_end < 1 for profile in manifest.profiles.values()) else 1.0,
+        guidance_end=0.5 if manifest.has_unguided_steps else 1.0,
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from api.drawing import render_spec
 from api.params import PredictionInput
@@ -16,6 +17,7 @@ from shared.jobs import RenderSpec
 from shared.manifest import Distilled, Manifest, Profile, load_manifest
 from shared.prompts import parse_prompt
 from shared.settings import REPOSITORY
+from worker.pipeline import _warm_up_spec
 
 V45 = REPOSITORY / "models" / "rubber-tile-lora-v45.toml"
 
@@ -30,6 +32,24 @@ def drawn(manifest: Manifest, **given: str) -> RenderSpec:
     wanted = PredictionInput(**({"prompt": "50% red, 50% black"} | given))  # type: ignore[arg-type]
     parsed = parse_prompt(wanted.prompt, manifest, "lenient")
     return render_spec(wanted, parsed, manifest, negative_prompt=None, seed=1, max_candidates=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("profile", "unguided"),
+    [
+        (Profile(num_inference_steps=12), False),
+        (Profile(guidance_end=0.5), True),
+        (Profile(guidance_scale=1.0), True),
+        (Profile(guidance_scale=1.5), False),
+        # A UNet of its own is warmed in its own way.
+        (Profile(guidance_scale=0.0, lora=Distilled(file="four.safetensors")), False),
+    ],
+)
+def test_the_models_unet_is_warmed_without_guidance_where_a_profile_has_such_steps(
+    manifest: Manifest, profile: Profile, unguided: bool
+) -> None:
+    spec = _warm_up_spec(manifest.model_copy(update={"profiles": {"it": profile}}), torch.device("cpu"))
+    assert (spec.guided_steps < spec.steps) is unguided
 
 
 def test_an_order_that_names_no_profile_is_drawn_as_ever(manifest: Manifest) -> None:
