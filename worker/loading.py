@@ -107,8 +107,7 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
     """
     laps = Laps()
     quieten_libraries()
-    device = choose_device(settings.device)
-    dtype = choose_dtype(manifest.render, settings)
+    device, dtype = choose_device(settings.device), choose_dtype(manifest.render, settings)
     lora, inversion = manifest.lora, manifest.textual_inversion
     # The small files first: a wrong pin there should not cost the time that hashing a full-size base takes.
     lora_file = _inspect_part(manifest, lora, settings)
@@ -134,11 +133,8 @@ def load_model(manifest: Manifest, settings: Settings) -> LoadedModel:
     for pipeline in (base.pipeline, *(model.pipeline for model in distilled.values())):
         place_pipeline(pipeline, manifest.render, device=device, dtype=dtype)
     laps.end("device")
-    digests = Digests(
-        base=base.sha256,
-        lora=lora_file.sha256 if lora_file else None,
-        textual_inversion=inversion_file.sha256 if inversion_file else None,
-    )
+    small = [file.sha256 if file else None for file in (lora_file, inversion_file)]
+    digests = Digests(base.sha256, *small)
     return LoadedModel(base.pipeline, digests, layers, device, dtype, laps.seconds, distilled)
 
 
