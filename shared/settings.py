@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     """How long the uploads of a finished job's pictures are tried before it fails."""
     spool_places: int = Field(2, ge=0, le=16)
     """Finished pictures, or batches of them, that a worker publishes while it draws on; it claims nothing while all are taken.
-    0: one at a time."""
+    0: one at a time, and no batches."""
     pulse_fd: int | None = Field(None, ge=0)
     """Pipe to the guardian; the guardian sets it for its worker."""
     worker_name: str | None = None

@@ -28,7 +28,8 @@ from shared.queue import DELIVER_TASK, RENDER_TASK, make_celery
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import connect_storage
-from shared.tracing import Tracer, connect_tracer
+from shared.tracing import OFF, connect_tracer
+from worker.batch_size import BatchSize
 from worker.courier import deliver
 from worker.duty import DutyMeter
 from worker.pulse import Pulse, Ready
@@ -57,11 +58,7 @@ class Assembly:
         self._store = connect_store(settings, redis)
         self._previews = connect_previews(settings, redis)
         self._storage = connect_storage(settings)
-
-    @functools.cached_property
-    def tracer(self) -> Tracer:
-        """What begins the spans of this process."""
-        return connect_tracer(self._settings, "granule-courier" if self._settings.pulse_fd is None else "granule-worker")
+        self._tracer = OFF
 
     @functools.cached_property
     def station(self) -> Station:
@@ -82,7 +79,9 @@ class Assembly:
         pulse.start_pinging()
         manifest = load_catalog(settings.models_dir).by_slug(settings.model)
         # Where a first crash ends a job, no job may share a worker with one that could crash it.
-        places, batch_size = (settings.spool_places, manifest.render.batch_size) if settings.max_attempts > 1 else (0, 1)
+        places = settings.spool_places if settings.max_attempts > 1 else 0
+        # While the thread that draws publishes one picture of a batch, the others would look hung to the guardian.
+        batch_size = manifest.render.batch_size if places else 1
         return Station(
             name=settings.worker_name,
             manifest=manifest,
@@ -95,14 +94,17 @@ class Assembly:
             duty=DutyMeter(),
             publish_limit_s=settings.publish_limit_s,
             is_stopping=lambda: state.should_stop is not None,
-            batch_size=batch_size,
-            tracer=self.tracer,
+            batch_size=BatchSize(batch_size),
+            tracer=self._tracer,
         )
 
     def get_ready(self, **_: object) -> None:
         """Prepare before the first message is taken; a worker that cannot get ready consumes nothing and ends."""
+        is_courier = self._settings.pulse_fd is None
         try:
-            if self._settings.pulse_fd is None:
+            # Before a courier's threads begin: there is to be one for all of them.
+            self._tracer = connect_tracer(self._settings, "granule-courier" if is_courier else "granule-worker")
+            if is_courier:
                 self._start_sweep()
             else:
                 self._store.announce_weights(self._settings.model, self.station.pipeline.provenance)
@@ -123,12 +125,12 @@ class Assembly:
             log.critical("this worker ends: %s", error.__cause__)
             # What is drawn already deserves a moment; the guardian gives it to others if that does not do.
             self.station.spool.wait_until_empty(timeout_s=LAST_MOMENT_S)
-            self.tracer.close()
+            self._tracer.close()
             os._exit(os.EX_SOFTWARE)
 
     def deliver(self, delivery_id: str) -> None:
         """Try one webhook delivery."""
-        deliver(delivery_id, outbox=self._outbox, settings=self._settings, tracer=self.tracer)
+        deliver(delivery_id, outbox=self._outbox, settings=self._settings, tracer=self._tracer)
 
     def _show_metrics(self) -> None:
         """From now on, so that whoever finds the port open finds a worker that is ready.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from shared.errors import DeviceLost, GranuleError
+from shared.errors import DeviceLost, GranuleError, OutOfMemory
 from shared.jobs import Job
 from shared.metrics import JOB_PHASE
 from worker.candidates import Best
@@ -36,7 +36,8 @@ class Row:
 
 
 class Batch:
-    """The jobs that are drawn in one forward. Called after each denoising step; raises NobodyLeft when there is no use in more.
+    """Jobs that were claimed together just now, for one forward. Called after each denoising step; then raises NobodyLeft when
+    there is no use in more.
 
     `rows` are the jobs that are still wanted, in their order. One that is called off or lost leaves at once: its row is drawn
     to the end with the others, for the shape of a batch is constant, and nobody looks at it.
@@ -50,6 +51,26 @@ class Batch:
                 log.info("job %s claimed, fence %d, with others", row.job.id, row.job.fence, extra={"job_id": row.job.id})
         self.rows = list(self._all)
 
+    def draw(self) -> list[Drawn]:
+        """Draw the jobs, and return the pictures of those that are still wanted.
+
+        When that fails for a reason that is one job's, or that of so many at once, no job fails for it: all are given back and
+        drawn alone. What else is raised, DeviceLost among it, means that this process can draw no more.
+        """
+        try:
+            with self._measured():
+                rendered = self._station.pipeline.render_batch([row.job.spec.render for row in self._all], self)
+            return self._pictures(rendered)
+        except NobodyLeft:
+            return []
+        except Exception as error:
+            if isinstance(error, DeviceLost) or not isinstance(error, GranuleError):
+                for row in self.rows:
+                    row.trail.end(error)
+                raise
+            self._give_back(error)
+            return []
+
     def __call__(self, step: int, steps: int) -> None:
         """Note for each job that `step` of `steps` is done."""
         for row in list(self.rows):
@@ -62,7 +83,7 @@ class Batch:
         if not self.rows:
             raise NobodyLeft
 
-    def pictures(self, rendered: Sequence[Rendered]) -> list[Drawn]:
+    def _pictures(self, rendered: Sequence[Rendered]) -> list[Drawn]:
         """Pair the pictures, one for each job that the batch began with, with the jobs that are still wanted."""
         provenance = self._station.pipeline.provenance
         pairs = zip(self._all, rendered, strict=True)
@@ -72,16 +93,18 @@ class Batch:
             if row in self.rows
         ]
 
-    def give_back(self, error: GranuleError) -> None:
+    def _give_back(self, error: GranuleError) -> None:
         """Give all that are still wanted back, uncharged, and return when that is done: each is then drawn alone."""
         ids = [row.job.id for row in self.rows]
         log.warning("jobs %s could not be drawn together, and will be one by one: %s", ", ".join(ids), error)
+        if isinstance(error, OutOfMemory):
+            self._station.batch_size.rest()
         for row in self.rows:
             self._part_with(row, partial(_release, row.job, self._station))
         self._station.spool.wait_until_empty()
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
+    def _measured(self) -> Iterator[None]:
         """Count what is drawn inside the block as the worker's work, and as a phase of each of the jobs."""
         duty = self._station.duty
         duty.start(max(row.job.waited_s + row.trail.pass_on() for row in self._all))
@@ -98,11 +121,6 @@ class Batch:
                 row.progress.span.end()
                 JOB_PHASE.labels(row.job.spec.model, "denoise").observe(time.monotonic() - began_s)
 
-    def break_off(self, error: Exception) -> None:
-        """End the trails of all that are still wanted: nobody foresaw this error, and the worker ends over it."""
-        for row in self.rows:
-            row.trail.end(error)
-
     def _leave(self, row: Row, *, called_off: bool) -> None:
         self.rows.remove(row)
         if called_off:
@@ -114,27 +132,6 @@ class Batch:
         # A Redis that is away keeps a thread of the spool waiting, not the drawing of the others.
         self._station.pulse.send(Publishing(row.job.id, row.job.fence))
         self._station.spool.put(partial(_end, row, last, self._station))
-
-
-def draw_together(jobs: Sequence[Job], station: Station) -> list[Drawn]:
-    """Draw jobs that were claimed together just now, and return the pictures of those that are still wanted.
-
-    When the batch fails for a reason that is one job's, or that of so many at once, no job fails for it: all are given back
-    and drawn alone. What else is raised, DeviceLost among it, means that this process can draw no more.
-    """
-    batch = Batch(jobs, station)
-    try:
-        with batch.measured():
-            rendered = station.pipeline.render_batch([job.spec.render for job in jobs], batch)
-        return batch.pictures(rendered)
-    except NobodyLeft:
-        return []
-    except Exception as error:
-        if isinstance(error, DeviceLost) or not isinstance(error, GranuleError):
-            batch.break_off(error)
-            raise
-        batch.give_back(error)
-        return []
 
 
 def _end(row: Row, last: partial[None], station: Station) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 from shared.errors import DeviceLost, GranuleError, StoreUnavailable
 from shared.jobs import Job
-from worker.batch import draw_together
+from worker.batch import Batch
 from worker.candidates import draw_best
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.publish import Drawn, fail, publish, settle
@@ -75,24 +76,15 @@ def run_jobs(job_id: str, station: Station) -> None:
 
 def _run_job(job: Job, station: Station) -> None:
     """Draw the picture of a job that was claimed just now, and hand it to the publisher. Raises WorkerBroken."""
-    trail = Trail(job, station.tracer)
     station.pulse.send(Holding(job.id, job.fence))
     try:
-        with trail.span.here():
-            log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
-            drawn = _draw(job, station, trail)
+        drawn = _attempt(job, station)
     except NotAlone:
-        trail.end()
         _give_back(job, station)
         return
     except Exception as error:
-        trail.end(error)
-        if not isinstance(error, DeviceLost):
-            log.exception("job %s met an unforeseen error", job.id, extra={"job_id": job.id})
-        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
-        raise WorkerBroken from error
+        raise _break_over([job], error, station) from error
     if drawn is None:
-        trail.end()
         station.pulse.send(Settled(job.id, job.fence))
         return
     station.pulse.send(Publishing(job.id, job.fence))
@@ -109,16 +101,25 @@ def _run_batch(jobs: list[Job], station: Station) -> None:
     for job in jobs:
         station.pulse.send(Holding(job.id, job.fence))
     try:
-        pictures = draw_together(jobs, station)
+        batch = Batch(jobs, station)
     except Exception as error:
-        if not isinstance(error, DeviceLost):
-            log.exception("jobs %s met an unforeseen error", ", ".join(job.id for job in jobs))
-        for job in jobs:
-            station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
-        raise WorkerBroken from error
+        raise _break_over(jobs, error, station) from error
+    try:
+        pictures = batch.draw()
+    except Exception as error:
+        raise _break_over([row.job for row in batch.rows], error, station) from error
     for drawn in pictures:
         station.pulse.send(Publishing(drawn.job.id, drawn.job.fence))
         station.spool.put(partial(publish, drawn, station))
+
+
+def _break_over(jobs: Sequence[Job], error: Exception, station: Station) -> WorkerBroken:
+    """Tell the guardian over which jobs this process ends."""
+    for job in jobs:
+        if not isinstance(error, DeviceLost):
+            log.error("job %s met an unforeseen error", job.id, exc_info=error, extra={"job_id": job.id})
+        station.pulse.send(Broke(job.id, job.fence, ends_worker=True))
+    return WorkerBroken()
 
 
 def _is_suspect(job: Job) -> bool:
@@ -170,16 +171,31 @@ def _claim(job_id: str | None, station: Station) -> list[Job]:
 
 def _claim_once(job_id: str | None, token: str, station: Station) -> list[Job]:
     if job_id is None:
-        return station.store.claim_batch(station.manifest.slug, worker=station.name, token=token, size=station.batch_size)
+        return station.store.claim_batch(station.manifest.slug, worker=station.name, token=token, size=station.batch_size.now())
     job = station.store.claim(job_id, worker=station.name, delivery_token=token)
     return [] if job is None else [job]
 
 
-def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:
-    """Draw the picture. None: the job ended without one, or is another worker's.
+def _attempt(job: Job, station: Station) -> Drawn | None:
+    """Draw the picture. None: the job ended without one, or is another worker's. The trail ends here or goes with the picture.
 
     Raises NotAlone. What else is raised, DeviceLost among it, means that this process can draw no more.
     """
+    trail = Trail(job, station.tracer)
+    try:
+        with trail.span.here():
+            log.info("job %s claimed, fence %d", job.id, job.fence, extra={"job_id": job.id})
+            drawn = _draw(job, station, trail)
+    except Exception as error:
+        trail.end(None if isinstance(error, NotAlone) else error)
+        raise
+    if drawn is None:
+        trail.end()
+    return drawn
+
+
+def _draw(job: Job, station: Station, trail: Trail) -> Drawn | None:
+    """Do what `_attempt` says."""
     progress = Progress(job, station)
     try:
         if _is_suspect(job):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from shared.manifest import Manifest
 from shared.previews import Previews
 from shared.storage import Storage
 from shared.tracing import OFF, Tracer
+from worker.batch_size import BatchSize
 from worker.duty import DutyMeter
 from worker.pulse import Memory, Pulse
 from worker.spool import Spool
@@ -55,7 +56,7 @@ class Pipeline(Protocol):
     def render_batch(self, specs: Sequence[RenderSpec], on_step: Callable[[int, int], None]) -> Sequence[Rendered]:
         """Draw the pictures of renders that `share_forward`, in their order. No picture depends on the others.
 
-        Called where the station's `batch_size` is above 1, with so many or fewer. Raises as `render`.
+        Called where the station's `batch_size` allows more than 1, with so many or fewer. Raises as `render`.
         """
         return [self.render(spec, on_step) for spec in specs]
 
@@ -65,7 +66,7 @@ class Station:
     """Everything a render worker works with, built once when it starts.
 
     `name` is unique to one start of its guardian; `publish_limit_s` is how long an upload is tried; `is_stopping` tells
-    whether the process was told to end; `batch_size` is how many jobs may be drawn together.
+    whether the process was told to end; `batch_size` says how many jobs may be drawn together.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Station:
     duty: DutyMeter
     publish_limit_s: float
     is_stopping: Callable[[], bool]
-    batch_size: int = 1
+    batch_size: BatchSize = field(default_factory=BatchSize)
     tracer: Tracer = OFF
 
     def tell_memory(self) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from shared.errors import DeviceLost, OutOfMemory, StoreUnavailable
+from shared.errors import DeviceLost, InputInvalid, OutOfMemory, StoreUnavailable
 from shared.job_store import JobStore
 from shared.jobs import RenderSpec, Status
 from shared.manifest import load_catalog
 from shared.settings import Settings
 from tests.contracts.jobs import MODEL, new_spec
+from worker.batch_size import ALONE_S, BatchSize
 from worker.duty import DutyMeter
 from worker.progress import CancelRequested, JobLost, Progress
 from worker.pulse import Broke, Holding, Message, Publishing, Settled
@@ -121,7 +122,7 @@ def station(store: JobStore, pipeline: Pipeline, **changes: Any) -> Station:
         duty=DutyMeter(),
         publish_limit_s=60,
         is_stopping=lambda: False,
-        batch_size=SIZE,
+        batch_size=BatchSize(SIZE),
         **changes,
     )
 
@@ -227,6 +228,67 @@ def test_what_breaks_the_worker_is_charged_to_the_whole_batch(store: JobStore, i
         run_jobs("a job that is done", place)
     guardian = cast("Guardian", place.pulse)
     assert guardian.about(Broke, ids) == [0, 1, 2] and guardian.about(Settled, ids) == []
+
+
+def test_one_that_was_called_off_is_not_charged_for_what_broke_later(
+    store: JobStore, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(step: int) -> None:
+        if step == 3:
+            raise DeviceLost("gone")
+
+    script(monkeypatch, {(1, 2): CancelRequested()})
+    place = station(store, Forward(fail))
+    with pytest.raises(WorkerBroken):
+        run_jobs("a job that is done", place)
+    assert cast("Guardian", place.pulse).about(Broke, ids) == [0, 2]
+
+
+def test_a_batch_that_cannot_begin_is_charged_to_all(store: JobStore, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("worker.batch.Progress", no_thread)
+    place = station(store, Forward())
+    with pytest.raises(WorkerBroken):
+        run_jobs("a job that is done", place)
+    assert cast("Guardian", place.pulse).about(Broke, ids) == [0, 1, 2]
+
+
+def test_after_too_little_memory_jobs_are_drawn_alone_for_a_while(store: JobStore, ids: list[str]) -> None:
+    now_s, fits = 0.0, False
+
+    def fail(step: int) -> None:
+        if not fits:
+            raise OutOfMemory("too many at once")
+
+    pipeline = Forward(fail)
+    place = replace(station(store, pipeline), batch_size=BatchSize(SIZE, clock=lambda: now_s))
+
+    def work_on() -> None:
+        run_jobs("a job that is done", place)
+        place.spool.wait_until_empty()
+
+    work_on()
+    for seed in (3, 4, 5):
+        order(store, seed)
+    now_s, fits = ALONE_S - 1, True
+    work_on()
+    assert (pipeline.together, pipeline.alone) == ([[0, 1, 2]], [0, 1, 2, 3, 4, 5])
+    for seed in (6, 7, 8):
+        order(store, seed)
+    now_s = ALONE_S
+    work_on()
+    assert pipeline.together == [[0, 1, 2], [6, 7, 8]]
+
+
+def test_an_order_that_is_refused_does_not_end_batches(store: JobStore, ids: list[str]) -> None:
+    def refuse(step: int) -> None:
+        raise InputInvalid("too long")
+
+    place = station(store, Forward(refuse))
+    run_jobs("a job that is done", place)
+    assert place.batch_size.now() == SIZE
 
 
 def test_a_job_store_that_is_away_does_not_stop_the_drawing(

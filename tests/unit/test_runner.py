@@ -97,8 +97,9 @@ def test_a_job_that_must_be_drawn_alone_is_left_to_a_worker_that_is(
     assert store.get(spec.id).worker == "free"
 
 
+@pytest.mark.parametrize("part", ["Trail", "Progress"])
 def test_an_error_before_the_first_step_ends_the_worker_and_says_so(
-    store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     spec, sent = new_spec(), []
     store.create(spec, body_hash="h", queue_max_jobs=10)
@@ -107,7 +108,7 @@ def test_an_error_before_the_first_step_ends_the_worker_and_says_so(
     def no_thread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("worker.runner.Progress", no_thread)
+    monkeypatch.setattr(f"worker.runner.{part}", no_thread)
     with pytest.raises(WorkerBroken):
         run_jobs(spec.id, station)
     assert sent == [Holding(spec.id, 1), Broke(spec.id, 1, ends_worker=True)]
