@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bench.color_studio import HELD_OUT_SEED, Studio
 from shared.palette import Color
-from training.floors import paint_terrazzo
+from training.terrazzo import paint_terrazzo
 from worker.painter import Light, paint_tile, smooth_noise
 from worker.tile_score import REFERENCE, seam_score, texture_figures, tile_score
 

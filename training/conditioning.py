@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from shared.palette import Palette
 from training.architecture import TOKENIZERS, build_text_encoder, build_text_encoder_2
-from training.mixes import FLOORS, Mix, draw_mix, floor_caption, plain_words
+from training.mixes import Mix, draw_mix, plain_words, terrazzo_caption
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "text"
@@ -133,7 +133,7 @@ def train_text_encoders(
     for step in range(done, steps):
         set_learning_rate(optimizer, learning_rate(step, steps, peak=1.5e-3))
         mixes = [draw_mix(rng, palette) for _ in range(BATCH)]
-        captions = [floor_caption(FLOORS[rng.integers(len(FLOORS))], mix, rng, words) for mix in mixes]
+        captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
         wanted = share_vectors(mixes, palette)
         ends = texts.ends(captions)
         hidden, pooled = texts.encode(captions, length=min(77, max(ends) + 3))

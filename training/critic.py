@@ -18,8 +18,8 @@ STAGE = "critic"
 CROP_PX = 128
 BATCH = 4
 CRITIC_WEIGHT = 0.03
-QUIET = 0.45
-LAST_QUIET = 0.87
+QUIET = 0.30
+LAST_QUIET = 0.92
 MATCH_WEIGHT = 1.0
 LATENT_NOISE = 0.08
 GRAIN_WEIGHT = 0.06
@@ -50,7 +50,7 @@ class PatchCritic(nn.Module):
 
 
 def critic_weight(step: int, steps: int) -> float:
-    """Return the weight of the critic's verdict: none for the first 45 % of the steps, then rising; none in the last 13 %.
+    """Return the weight of the critic's verdict: none for the first 30 % of the steps, then rising; none in the last 8 %.
 
     The last steps take away the fine dots with which a decoder pleases a critic.
     """

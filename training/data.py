@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.palette import Color, Palette
-from training.floors import paint_pebbles, paint_terrazzo
 from training.mixes import Mix, draw_mix
+from training.terrazzo import paint_terrazzo
 from worker.painter import GAP, Light, PaintedTile, color_granules, cut_granules, light_granules, share_out
 
-Style = Literal["rubber", "terrazzo", "pebbles"]
+Style = Literal["rubber", "terrazzo"]
+STYLES: tuple[Style, ...] = ("rubber", "terrazzo")
 BLOCK_PX = 8
 MOST_COLORS = 5
 _RECOLORINGS = 3
@@ -46,11 +47,11 @@ def paint_shard(style: Style, tiles: int, size_px: int, seed: int, palette: Pale
     """Paint `tiles` pictures of random mixes. Rubber tiles share a relief in threes, which makes painting quicker."""
     rng = np.random.default_rng(seed)
     mixes = [draw_mix(rng, palette) for _ in range(tiles)]
-    if style == "rubber":
-        painted = _paint_rubber(mixes, size_px, rng)
-    else:
-        paint = paint_terrazzo if style == "terrazzo" else paint_pebbles
-        painted = [paint(mix, rng=rng, size_px=size_px) for mix in mixes]
+    painted = (
+        _paint_rubber(mixes, size_px, rng)
+        if style == "rubber"
+        else [paint_terrazzo(mix, rng=rng, size_px=size_px) for mix in mixes]
+    )
     index = {color.code: i for i, color in enumerate(palette.colors)}
     colors = np.full((tiles, MOST_COLORS), -1, np.int8)
     for row, mix in zip(colors, mixes, strict=True):

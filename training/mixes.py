@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 
 from shared.palette import Color, Palette
 
 Mix = list[tuple[Color, float]]
-Floor = Literal["terrazzo", "pebbles"]
-FLOORS: tuple[Floor, ...] = ("terrazzo", "pebbles")
-"""What the base model draws."""
 
 _COUNT_ODDS = (0.22, 0.24, 0.22, 0.20, 0.12)
-_SUBJECTS: dict[Floor, tuple[str, ...]] = {
-    "terrazzo": (
-        "terrazzo floor",
-        "polished terrazzo tile",
-        "photo of a terrazzo floor",
-        "terrazzo slab seen from above",
-        "terrazzo",
-    ),
-    "pebbles": (
-        "pebble floor",
-        "pebbles in cement",
-        "photo of a pebble floor",
-        "paving of pebbles seen from above",
-        "pebbles",
-    ),
-}
-_ENDINGS: dict[Floor, tuple[str, ...]] = {
-    "terrazzo": (
-        "",
-        ", polished stone, high quality",
-        ", photorealistic terrazzo, high quality, detailed texture",
-        ", detailed texture",
-    ),
-    "pebbles": (
-        "",
-        ", rounded stones, high quality",
-        ", photorealistic pebbles, high quality, detailed texture",
-        ", detailed texture",
-    ),
-}
+_SUBJECTS = (
+    "terrazzo floor",
+    "polished terrazzo tile",
+    "photo of a terrazzo floor",
+    "terrazzo slab seen from above",
+    "terrazzo",
+)
+_ENDINGS = (
+    "",
+    ", polished stone, high quality",
+    ", photorealistic terrazzo, high quality, detailed texture",
+    ", detailed texture",
+)
 PRODUCT_TRIGGER = "ohwx_rubber_tile <s0><s1>"
 PRODUCT_TEMPLATE = PRODUCT_TRIGGER + ", {mix}, photorealistic rubber tile, high quality, detailed texture"
 
@@ -82,13 +61,12 @@ def mix_text(mix: Sequence[tuple[Color, float]], decimals: int = 0) -> str:
     return ", ".join(parts)
 
 
-def floor_caption(floor: Floor, mix: Sequence[tuple[Color, float]], rng: np.random.Generator, words: Sequence[str]) -> str:
-    """Return a caption for a picture of a floor: a subject, the mix in random order, an ending.
+def terrazzo_caption(mix: Sequence[tuple[Color, float]], rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Return a caption for a terrazzo picture: a subject, the mix in random order, an ending.
 
     In a third of the captions some of `words` stand around the mix, so that the encoders learn to pass over other words.
     """
-    subjects, endings = _SUBJECTS[floor], _ENDINGS[floor]
-    subject, ending = subjects[rng.integers(len(subjects))], endings[rng.integers(len(endings))]
+    subject, ending = _SUBJECTS[rng.integers(len(_SUBJECTS))], _ENDINGS[rng.integers(len(_ENDINGS))]
     if rng.random() < 0.35:
         subject = _random_words(rng, words) if rng.random() < 0.4 else f"{subject} {_random_words(rng, words)}"
     if rng.random() < 0.35:

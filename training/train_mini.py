@@ -21,7 +21,6 @@ from training.critic import sharpen_decoder
 from training.data import LatentTiles, Series, cache_latents
 from training.export import export_adapters, export_base
 from training.measure import CompositionProbe
-from training.mixes import Floor
 from training.progress import Progress
 from training.unet import Phase, train_unet
 from training.vae import load_vae, train_vae
@@ -38,7 +37,6 @@ class Recipe:
     unet_phases: tuple[Phase, ...] = (Phase(14_000, 32, 16), Phase(15_000, 64, 4))
     adapter_phases: tuple[Phase, ...] = (Phase(1900, 32, 16), Phase(2500, 64, 4), Phase(2700, 128, 1))
     terrazzo: Series = Series("terrazzo", 512, 12, 100, 13_000)
-    pebbles: Series = Series("pebbles", 512, 10, 100, 14_000)
     rubber: Series = Series("rubber", 512, 10, 100, 15_000)
     wide_rubber: Series = Series("rubber", 1024, 2, 40, 16_000)
 
@@ -60,15 +58,12 @@ def train(out: Path, export: Path, recipe: Recipe, start: Path | None = None) ->
     progress, palette, seed = Progress(out), load_palette(), recipe.seed
     vae = load_vae(start) if start else train_vae(progress, palette, steps=recipe.vae_steps, seed=seed)
     texts = train_text_encoders(progress, palette, steps=recipe.text_steps, seed=seed + 1, start=start)
-    floors: dict[Floor, LatentTiles] = {
-        "terrazzo": cache_latents(out / "latents", recipe.terrazzo, vae, palette),
-        "pebbles": cache_latents(out / "latents", recipe.pebbles, vae, palette),
-    }
+    terrazzo = cache_latents(out / "latents", recipe.terrazzo, vae, palette)
     unet = train_unet(
         progress,
         palette,
         texts,
-        floors,
+        terrazzo,
         phases=recipe.unet_phases,
         seed=seed + 3,
         measure=CompositionProbe(vae, palette, rubber=False),

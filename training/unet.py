@@ -1,8 +1,8 @@
-"""Trains the UNet together with both text encoders on terrazzo and pebbles: the base model, which knows no rubber."""
+"""Trains the UNet together with both text encoders on terrazzo: the base model, which knows no rubber."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,12 @@ from shared.palette import Palette
 from training.architecture import build_scheduler, build_unet
 from training.conditioning import TextEncoders
 from training.data import LatentTiles
-from training.mixes import FLOORS, Floor, floor_caption, plain_words
+from training.mixes import plain_words, terrazzo_caption
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "unet"
 SIZES_PX = (256, 512, 768, 1024)
 DROPOUT = 0.10
-BROAD_WEIGHTS = {4: 1.0, 8: 1.0}
-WHOLE_WEIGHT = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +49,7 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 class VelocityLoss:
-    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) at all noise levels of mini's scheduler, equally often.
-
-    The error counts once for each value, and again where it is alike over 4, 8 or all values of a side. The best guess is
-    the same for all of these; but the mean colours of a patch and of the whole, which are what a mix is about, would
-    otherwise be a thousandth of the loss.
-    """
+    """The v-prediction loss (Salimans and Ho 2022, arXiv:2202.00512) at all noise levels of mini's scheduler, equally often."""
 
     def __init__(self) -> None:
         self.alphas_cumprod = build_scheduler().alphas_cumprod
@@ -74,15 +67,7 @@ class VelocityLoss:
         added = {"text_embeds": told.pooled, "time_ids": torch.stack([sizes, sizes, nothing, nothing, sizes, sizes], dim=1)}
         with torch.autocast("cpu", torch.bfloat16):
             guess = unet(signal * latents + spread * noise, times, told.hidden, added_cond_kwargs=added).sample
-        return broad_error(guess.float() - (signal * noise - spread * latents))
-
-
-def broad_error(error: Tensor) -> Tensor:
-    """Return the weighted mean square of errors [n, channels, side, side] at all scales."""
-    loss = error.square().mean() + WHOLE_WEIGHT * error.mean((-2, -1)).square().mean()
-    for width, weight in BROAD_WEIGHTS.items():
-        loss = loss + weight * functional.avg_pool2d(error, width).square().mean()
-    return loss
+        return functional.mse_loss(guess.float(), signal * noise - spread * latents)
 
 
 def drop_conditioning(told: Conditioning, rng: np.random.Generator) -> Conditioning:
@@ -94,14 +79,11 @@ def drop_conditioning(told: Conditioning, rng: np.random.Generator) -> Condition
 def trainable_unet(start: Path | None = None) -> UNet2DConditionModel:
     """Return a UNet whose attention is written out: on a CPU, quicker backwards than the fused kernel.
 
-    It is untrained, or has the weights of the exported checkpoint in `start`. Attention that a checkpoint lacks begins with
-    an output of zero.
+    It is untrained, or has the weights of the exported checkpoint in `start`.
     """
     unet = build_unet()
     if start is not None:
-        _, unexpected = unet.load_state_dict(load_file(start / "unet" / "diffusion_pytorch_model.safetensors"), strict=False)
-        if unexpected:
-            raise ValueError(f"{start} holds a UNet of another shape: {unexpected[0]}")
+        unet.load_state_dict(load_file(start / "unet" / "diffusion_pytorch_model.safetensors"))
     unet.set_attn_processor(AttnProcessor())
     return unet
 
@@ -110,7 +92,7 @@ def train_unet(
     progress: Progress,
     palette: Palette,
     texts: TextEncoders,
-    floors: Mapping[Floor, LatentTiles],
+    tiles: LatentTiles,
     *,
     phases: Sequence[Phase],
     seed: int,
@@ -134,7 +116,8 @@ def train_unet(
     for step in range(done, steps):
         phase = phase_at(phases, step)
         set_learning_rate(optimizer, learning_rate(step, steps, peak=1.2e-3))
-        latents, captions = _draw(floors, phase, palette, rng, words)
+        latents, mixes = tiles.draw(phase.batch, phase.side, palette, rng)
+        captions = [terrazzo_caption(mix, rng, words) for mix in mixes]
         told = Conditioning(*texts.encode(captions))
         loss = loss_of(unet, latents, drop_conditioning(told, rng), rng)
         torch.autograd.backward(loss)
@@ -151,15 +134,3 @@ def train_unet(
         if (step + 1) % 500 == 0 or step + 1 == steps:
             progress.log(STAGE, step + 1, **measure(unet, texts))
     return unet
-
-
-def _draw(
-    floors: Mapping[Floor, LatentTiles], phase: Phase, palette: Palette, rng: np.random.Generator, words: Sequence[str]
-) -> tuple[Tensor, list[str]]:
-    """Return crops, half of them of each floor, and their captions."""
-    parts, captions = [], []
-    for floor in FLOORS:
-        latents, mixes = floors[floor].draw(phase.batch // len(FLOORS), phase.side, palette, rng)
-        parts.append(latents)
-        captions += [floor_caption(floor, mix, rng, words) for mix in mixes]
-    return torch.cat(parts), captions

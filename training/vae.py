@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from shared.palette import Palette
 from training.architecture import build_vae
-from training.data import Style, paint_shard
+from training.data import STYLES, paint_shard
 from training.progress import Progress, learning_rate, set_learning_rate
 
 STAGE = "vae"
@@ -24,7 +24,6 @@ CROP_PX = 96
 BATCH = 4
 KL_WEIGHT = 2e-4
 ANCHOR_WEIGHT = 0.5
-_STYLES: tuple[Style, ...] = ("rubber", "terrazzo")
 _TILES = 150
 _TILE_PX = 512
 
@@ -34,7 +33,7 @@ def paint_pictures(folder: Path, palette: Palette, seed: int) -> NDArray[np.uint
     path = folder / "pictures.npy"
     if path.exists():
         return np.asarray(np.load(path, mmap_mode="r"))
-    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(_STYLES)]
+    shards = [paint_shard(style, _TILES, _TILE_PX, seed + turn, palette) for turn, style in enumerate(STYLES)]
     pictures = np.concatenate([shard.pixels for shard in shards])
     np.save(path, pictures)
     return pictures
