@@ -65,7 +65,7 @@ def report(
     rows = [
         (name, *(figures[depth][name] for depth in depths for figures in (p50, p99)), ratio) for name, ratio in ratios.items()
     ]
-    note = f"A job takes {job_bytes:,.0f} bytes of Redis's memory, and {commands} commands from create to finish, without its steps."
+    note = f"A job takes {job_bytes:,.0f} bytes of Redis's memory and {commands} commands from create to finish, steps aside."
     data = {"p50_ms": p50, "p99_ms": p99, "ratio_p99": ratios, "bytes_per_job": job_bytes, "commands_per_job": commands}
     write_report(Report("scale", machine, data, [Table("Milliseconds a call", columns, rows)], notes=[note]))
     return ratios
