@@ -10,6 +10,7 @@ from typing import Any, cast
 from redis import Redis
 
 from bench.tiles import order_of
+from shared.filenames import thumbnail_name
 from shared.job_store import JobStore, connect_store
 from shared.jobs import Job, JobSpec, Output, Result
 from shared.queue import message_lists
@@ -61,7 +62,8 @@ class Line:
     def finish(self, job: Job) -> None:
         """End one."""
         output = Output(f"outputs/{job.id}/1/0.png", job.spec.filename, "image/png", 1_000_000, "0" * 64)
-        self.store.succeed(job.id, job.fence, Result([output], 0.5))
+        small = Output(f"outputs/{job.id}/1/0.thumb.webp", thumbnail_name(job.spec.filename), "image/webp", 45_000, "0" * 64)
+        self.store.succeed(job.id, job.fence, Result([output], 0.5, thumbnails=[small]))
 
     def page(self, at: int | None) -> None:
         """Read a hundred predictions of the tenant, the newest or those before number `at`."""

@@ -18,9 +18,10 @@ from redis import Redis
 from shared.batching import FREE
 from shared.errors import Gone, IdempotencyConflict, InputInvalid, NotFound, QueueFull
 from shared.job_reader import JobReader, read_job, read_view
-from shared.jobs import Job, JobError, JobSpec, Result, Status, weights_digest
+from shared.jobs import Job, JobError, JobSpec, Result, Status
 from shared.outlook import Outlook
 from shared.redis_client import answering
+from shared.reuse import render_key, weights_digest
 from shared.settings import Settings
 
 IDEMPOTENCY_TTL_S = 24 * 3600
@@ -131,7 +132,7 @@ class JobStore(JobReader):
         answer = self._run(
             "create", spec.id, spec.to_json(), spec.model, spec.lane, spec.tenant, body_hash, idempotency_key or "",
             IDEMPOTENCY_TTL_S * 1000, queue_max_jobs, spec.webhook or "", events, spec.file_token,
-            int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), spec.render_key,
+            int(repeat_window_s * 1000) or -1, RECENT_TTL_S * 1000, int((spec.cancel_after_s or 0) * 1000), render_key(spec),
             int(reuse), self._lease_ms, tenant_max_jobs or 0, int(self._shares_results), -1 if retry is None else retry,
             RETRY_WINDOW_S * 1000, traceparent or "",
         )  # fmt: skip

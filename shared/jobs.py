@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -157,11 +156,6 @@ class JobSpec:
     deployment: str = ""
 
     @property
-    def render_key(self) -> str:
-        """What two orders share that ask for the very same picture: a digest of the model version and the render."""
-        return _digest([self.model, self.version, asdict(self.render)])
-
-    @property
     def wants_preview(self) -> bool:
         """Whether rough pictures are shown while it is drawn. The input says so, and no field: it changes no pixel."""
         return self.input.get("preview") is True and bool(self.stream_token)
@@ -243,19 +237,6 @@ class Result:
         return cls(**_known(cls, data))
 
 
-def weights_digest(provenance: Mapping[str, Any]) -> str:
-    """Return one digest of what a `provenance` says of weights and batch: files, strengths, schedulers, profiles, rows.
-
-    Device and libraries are left out: they move a pixel by a shade, other weights draw another picture. A batch of more than
-    one does no more than that either; but a model's workers draw both ways, and the same order is to get the same bytes.
-    """
-    named = [provenance.get(name) for name in ("sha256", "lora_strength", "scheduler")]
-    # What most models do not have is left out, so that their digests stay what they always were.
-    beyond = {"distilled": provenance.get("distilled"), "batch_size": provenance.get("batch_size", 1)}
-    beyond = {name: value for name, value in beyond.items() if value not in (None, 1)}
-    return _digest([*named, beyond] if beyond else named)
-
-
 def _compact(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -269,10 +250,6 @@ def _beyond_defaults(spec: JobSpec | RenderSpec) -> dict[str, Any]:
 def _known(kind: type[Output | Result], data: Mapping[str, Any]) -> dict[str, Any]:
     names = {known.name for known in fields(kind)}
     return {name: value for name, value in data.items() if name in names}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

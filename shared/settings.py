@@ -138,9 +138,10 @@ class Settings(BaseSettings):
     load_limit_s: float = Field(1800.0, ge=10)
     """A worker that is not ready this long after its start is killed."""
     step_limit_s: float = Field(120.0, ge=5)
-    """A worker whose job makes no step for this long is killed."""
+    """A worker whose job makes no step for this long is killed. A step of a batch is one of all its pictures, and takes as much
+    longer."""
     job_limit_s: float = Field(900.0, ge=10)
-    """A worker whose job runs for longer than this is killed."""
+    """A worker whose job is drawn for longer than this is killed. Jobs of a batch are drawn for as long as all of them take."""
     grace_s: float = Field(120.0, ge=0)
     """How long a worker that is told to stop may go on with its job before the job is given to another."""
     publish_limit_s: float = Field(600.0, ge=1)

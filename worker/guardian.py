@@ -32,6 +32,7 @@ from shared.queue import enqueue_render, make_celery, render_queue
 from shared.redis_client import connect
 from shared.settings import Settings, load_settings
 from shared.worker_registry import DeviceMemory, Standing, WorkerInfo, WorkerRegistry, connect_workers
+from worker.drained_port import answering_as_drained
 from worker.pulse import Ready, parse
 from worker.watched import Held, Verdict, Watched
 
@@ -207,9 +208,10 @@ class Guardian:
     def _rest(self) -> None:
         """Wait, without a worker, until the operator who drained it resumes it."""
         log.info("render worker %s is drained", self._name)
-        while self._is_drained and not self._stopping():
-            self._show(Standing.DRAINED)
-            time.sleep(TICK_S)
+        with answering_as_drained(self._settings.metrics_host, self._settings.metrics_port):
+            while self._is_drained and not self._stopping():
+                self._show(Standing.DRAINED)
+                time.sleep(TICK_S)
         log.info("render worker %s is resumed", self._name)
 
     def _must_die(self, child: Child) -> Verdict | None:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import QUICK
-from tests.faults.nemesis import Nemesis
-from tests.faults.system import running
+from tests.faults.nemesis import Nemesis, battlefield
 
 GUARDIANS = 3
 
@@ -26,7 +24,7 @@ def main() -> int:
     numbered = 0
     if not arguments.nemesis_only:
         numbered = pytest.main([str(Path(__file__).parent), "-m", "long or not long", "-k", "not nemesis"])
-    with tempfile.TemporaryDirectory(prefix="granule-faults-") as folder, running(Path(folder), **QUICK) as system:
+    with tempfile.TemporaryDirectory(prefix="granule-faults-") as folder, battlefield(Path(folder)) as system:
         report = Nemesis(system, seed=arguments.seed, guardians=GUARDIANS).run(60 * arguments.minutes)
     sys.stdout.write("\n".join(report.lines()) + "\n")
     return int(bool(numbered or report.violations))

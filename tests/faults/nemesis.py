@@ -8,21 +8,39 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import requests
 
+from shared.errors import NotFound
 from shared.jobs import Lane, Status
 from shared.queue import enqueue_render, make_celery, message_lists
+from shared.worker_registry import connect_workers
 from tests.contracts.jobs import MODEL
+from tests.faults.conftest import QUICK
 from tests.faults.history import Violation, check
 from tests.faults.proxy import Mode, script_sha
-from tests.faults.system import System
+from tests.faults.system import System, running
+from tests.integration.processes import models_in_batches, wait_until
 
 SCRIPTS = ("create", "claim", "claim_next", "renew", "finish", "expire", "release")
 SPECIAL = ("poison", "broken device")
 DRAIN_MAX_S = 180.0
+BATCH_SIZE = 3
+BURST = 9
+"""Orders that a client sends at once now and then: enough that two or three workers draw them in batches."""
+
+
+@contextmanager
+def battlefield(folder: Path) -> Iterator[System]:
+    """A system whose workers draw several jobs together where the line is long; its servers run in the block."""
+    models = folder / "models"
+    models.mkdir()
+    with running(folder, models_dir=models_in_batches(models, BATCH_SIZE), **QUICK) as system:
+        yield system
 
 
 @dataclass(eq=False)
@@ -47,10 +65,8 @@ class Client(threading.Thread):
                 self.given_up += 1
 
     def _act(self) -> None:
-        prompt = f"{self.dice.uniform(0.02, 0.15):.2f} s a step"
-        if self.dice.random() < 0.03:
-            prompt = self.dice.choice(SPECIAL)
-        self._open.append(self.system.order(prompt, webhook=self.dice.random() < 0.6, patience_s=30))
+        for _ in range(BURST if self.dice.random() < 0.1 else 1):
+            self._order()
         if self.dice.random() < 0.1:
             self.system.cancel(self.dice.choice(self._open))
         for job_id in self.dice.sample(self._open, min(3, len(self._open))):
@@ -58,6 +74,12 @@ class Client(threading.Thread):
                 # Once more later on: an end must stay the end.
                 self._open.remove(job_id)
                 self.system.read(job_id)
+
+    def _order(self) -> None:
+        prompt = f"{self.dice.uniform(0.02, 0.15):.2f} s a step"
+        if self.dice.random() < 0.02:
+            prompt = self.dice.choice(SPECIAL)
+        self._open.append(self.system.order(prompt, webhook=self.dice.random() < 0.6, patience_s=30))
 
 
 @dataclass(frozen=True)
@@ -71,12 +93,17 @@ class Struck:
 
 @dataclass
 class Report:
-    """What a run came to. `recovery_s` is the longest time from the death of a worker to its job's next claim."""
+    """What a run came to.
+
+    `batched` jobs were drawn together with others. `recovery_s` is the longest time from the death of a worker to its job's
+    next claim.
+    """
 
     seed: int
     faults: Counter[str]
     statuses: Counter[str]
     attempts: int
+    batched: int
     violations: list[Violation]
     recovery_s: float
     drain_s: float
@@ -95,7 +122,8 @@ class Report:
         by_kind = [f"  {count:4} {kind}" for kind, count in sorted(self.faults.items())]
         lost, doubled, stuck = self.count("lost", "no output"), self.count("doubled", "two ends"), self.count("stuck")
         return [
-            f"seed {self.seed}: {self.jobs} jobs in {self.attempts} attempts, {self.faults.total()} faults",
+            f"seed {self.seed}: {self.jobs} jobs in {self.attempts} attempts, {self.batched} drawn in batches, "
+            f"{self.faults.total()} faults",
             *by_kind,
             f"ended: {json.dumps(dict(sorted(self.statuses.items())))}",
             f"lost {lost}, doubled {doubled}, stuck {stuck}, other contradictions "
@@ -115,6 +143,7 @@ class Nemesis:
         self._guardians = guardians
         self._couriers = couriers
         self._celery = make_celery(system.settings)
+        self._workers = connect_workers(system.settings, system.client)
         self._struck: list[Struck] = []
         self.faults: Counter[str] = Counter()
 
@@ -151,7 +180,8 @@ class Nemesis:
         violations = check([*system.history, *system.receiver.told], system.ending())
         statuses = Counter(str(job.status) for job in jobs)
         attempts = sum(job.fence for job in jobs)
-        return Report(self._seed, self.faults, statuses, attempts, violations, self._worst_s(), drain_s)
+        batched = sum(job.result is not None and job.result.provenance["batch_size"] > 1 for job in jobs)
+        return Report(self._seed, self.faults, statuses, attempts, batched, violations, self._worst_s(), drain_s)
 
     def _worst_s(self) -> float:
         """Of the jobs whose last claim followed a strike, the longest way from the one to the other."""
@@ -166,7 +196,7 @@ class Nemesis:
         """Every fault once, in a random order: each run of some length has all kinds."""
         kinds = [
             self._worker_killed, self._worker_and_guardian_killed, self._worker_frozen, self._host_frozen,
-            self._guardian_stopped,
+            self._guardian_stopped, self._worker_drained,
             self._courier_killed, self._api_killed, self._redis_killed, self._redis_frozen, self._redis_connections_cut,
             self._redis_connections_silent, self._reply_lost, self._message_lost, self._message_doubled, self._storage_refuses,
             self._storage_answers_503, self._storage_hangs, self._storage_killed, self._receiver_down, self._receiver_fails,
@@ -212,6 +242,24 @@ class Nemesis:
         guardian = self._dice.choice(self._system.guardians)
         guardian.send_signal(signal.SIGTERM)
         guardian.wait(timeout=60)
+
+    def _worker_drained(self) -> None:
+        name = self._system.name_of(self._dice.choice(self._system.guardians))
+        self._tell(self._workers.drain, name)
+        self._wait(1, 8)
+        self._tell(self._workers.resume, name)
+
+    def _tell(self, move: Callable[[str], None], name: str) -> None:
+        """Speak to a worker once it shows itself: it does not between its process's end and its guardian's next word."""
+
+        def is_heard() -> bool:
+            try:
+                move(name)
+            except NotFound:
+                return False
+            return True
+
+        wait_until(is_heard, timeout_s=60)
 
     def _courier_killed(self) -> None:
         self._system.kill(self._dice.choice(self._system.couriers))

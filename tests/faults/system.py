@@ -169,9 +169,17 @@ class System:
         name = f"-{guardian.pid}-"
         return wait_until(lambda: self._has_shown(name), timeout_s=timeout_s)
 
+    def name_of(self, guardian: subprocess.Popen[bytes]) -> str:
+        """The name under which a guardian shows its worker, once it does."""
+        self.wait_ready(guardian)
+        return next(name for name in self._shown() if f"-{guardian.pid}-" in name)
+
     def _has_shown(self, name: str) -> bool:
+        return any(name in shown for shown in self._shown())
+
+    def _shown(self) -> list[str]:
         prefix = self.settings.redis_prefix + "worker:"
-        return any(name in key for key in self.client.scan_iter(prefix + "*"))
+        return [str(key).removeprefix(prefix) for key in self.client.scan_iter(prefix + "*")]
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL a process and all of its children, as the loss of a container does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from infra.local.ports import free_block
 from shared.queue import DELIVER_QUEUE
-from shared.settings import Settings
+from shared.settings import REPOSITORY, Settings
 
 APP = "tests.standin.tasks"
 
@@ -69,6 +70,14 @@ def environment(settings: Settings, **extra: str) -> dict[str, str]:
             value = ",".join(value)
         clean[f"GRANULE_{name.upper()}"] = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
     return clean | extra
+
+
+def models_in_batches(folder: Path, size: int) -> Path:
+    """Put mini's manifest into a folder, but that `size` jobs are drawn together; returns the folder."""
+    shutil.copy(REPOSITORY / "models" / "palette.toml", folder)
+    manifest = (REPOSITORY / "models" / "rubber-tile-mini.toml").read_text(encoding="utf-8")
+    (folder / "mini.toml").write_text(manifest.replace("[render]\n", f"[render]\nbatch_size = {size}\n"), encoding="utf-8")
+    return folder
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,24 +12,19 @@ from shared.job_store import JobStore, connect_store
 from shared.jobs import Job, Lane, RenderSpec, Status
 from shared.queue import enqueue_render, make_celery
 from shared.redis_client import connect
-from shared.settings import REPOSITORY, Settings
+from shared.settings import Settings
 from shared.storage import Storage, connect_storage
 from shared.worker_registry import connect_workers
 from tests.contracts.jobs import MODEL, new_spec
 from tests.integration.conftest import S3Location
-from tests.integration.processes import Processes, wait_until
+from tests.integration.processes import Processes, models_in_batches, wait_until
 
 SIZE = 4
 
 
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mini's manifest, but that four jobs are drawn together."""
-    folder = tmp_path_factory.mktemp("models")
-    shutil.copy(REPOSITORY / "models" / "palette.toml", folder)
-    manifest = (REPOSITORY / "models" / "rubber-tile-mini.toml").read_text(encoding="utf-8")
-    (folder / "mini.toml").write_text(manifest.replace("[render]\n", f"[render]\nbatch_size = {SIZE}\n"), encoding="utf-8")
-    return folder
+    return models_in_batches(tmp_path_factory.mktemp("models"), SIZE)
 
 
 @pytest.fixture

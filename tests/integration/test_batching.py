@@ -12,8 +12,9 @@ import pytest
 
 from shared.batching import share_forward
 from shared.errors import InputInvalid, OutOfMemory, PromptInvalid
-from shared.jobs import RenderSpec, weights_digest
+from shared.jobs import RenderSpec
 from shared.manifest import load_manifest
+from shared.reuse import weights_digest
 from shared.settings import REPOSITORY, Settings
 from worker.pipeline import Pipeline, load_pipeline
 

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.errors import InputInvalid, WeightsInvalid
-from shared.jobs import RenderSpec, weights_digest
+from shared.jobs import RenderSpec
 from shared.manifest import Distilled, Manifest, Profile, Scheduler, load_manifest
+from shared.reuse import weights_digest
 from shared.settings import Settings
 from training.architecture import EMBEDDINGS_FILE, LORA_FILE, MODELS
 from worker.loading import build_scheduler

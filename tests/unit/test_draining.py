@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
 import time
@@ -9,13 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import fakeredis
+import httpx
 import pytest
 from redis import Redis
 
+from infra.local.ports import free_block
 from shared.errors import NotFound
 from shared.job_store import JobStore
 from shared.queue import make_celery
-from shared.settings import Settings
+from shared.settings import REPOSITORY, Settings
 from shared.worker_registry import DeviceMemory, Standing, WorkerInfo, WorkerRegistry, connect_workers
 from worker.guardian import Guardian
 
@@ -104,6 +108,28 @@ def test_a_drained_worker_stays_drained_while_nobody_resumes_it(redis: Redis, wo
         wait_for(lambda: watched.standing() is Standing.DRAINED)
         seen_s = [one.silence_s for _ in range(20) for one in workers.everybody() if not time.sleep(0.05)]
         assert len(seen_s) == 20 and watched.starts == 1
+
+
+def test_a_drained_worker_is_not_ready_and_its_container_is_well(redis: Redis, workers: WorkerRegistry, tmp_path: Any) -> None:
+    [port] = free_block(1)
+    dockerfile = (REPOSITORY / "infra" / "Dockerfile.worker").read_text()
+    [check] = [line for line in dockerfile.splitlines() if line.strip().startswith('CMD ["python", "-c"')]
+    command = [sys.executable, *json.loads(check.strip().removeprefix("CMD "))[1:]]
+    command[-1] = command[-1].replace("9100", str(port))
+
+    def is_healthy() -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    open_port = SETTINGS.model_copy(update={"metrics_port": port})
+    with Watched(redis, workers, tmp_path / "log", READY_UNTIL_TOLD, open_port):
+        [info] = wait_for(workers.alive)
+        assert not is_healthy(), "the stand-in shows no metrics"
+        workers.drain(info.name)
+        wait_for(is_healthy)
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 503
+        workers.resume(info.name)
+        wait_for(workers.alive)
+        assert not is_healthy(), "the port is the next worker's"
 
 
 def test_a_worker_that_does_not_end_though_it_holds_nothing_is_killed(
