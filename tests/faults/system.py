@@ -302,6 +302,8 @@ class System:
     def _pending(self) -> bool:
         """Whether a webhook is still on its way; the next try of all that wait is then due."""
         self.pull_forward()
+        # A receiver that was silent while it was down is otherwise left alone for a minute.
+        self.pull_forward("deliveries:receivers")
         time.sleep(0.5)
         return any(delivery.state == "pending" for job in self.jobs() for delivery in self.outbox.of_job(job.id))
 
