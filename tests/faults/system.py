@@ -34,6 +34,7 @@ from shared.queue import message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.storage import Storage, connect_storage
+from shared.worker_registry import WorkerInfo, connect_workers
 from tests.contracts.jobs import MODEL
 from tests.faults.history import Accepted, Delivery, Ending, Happening, Record, Seen
 from tests.faults.proxy import Mode, Proxy
@@ -108,6 +109,7 @@ class System:
         self.client = connect(direct.redis_url, timeout_s=5)
         self.store: JobStore = connect_store(direct, self.client)
         self.outbox = Outbox(self.client, prefix=direct.redis_prefix)
+        self.workers = connect_workers(direct, self.client)
         self.storage: Storage = connect_storage(direct)
         self.processes = Processes(self.settings, folder)
         self.guardians: list[subprocess.Popen[bytes]] = []
@@ -166,20 +168,15 @@ class System:
 
     def wait_ready(self, guardian: subprocess.Popen[bytes], *, timeout_s: float = 60) -> float:
         """Wait until the guardian's present worker consumes messages; returns the seconds that took."""
-        name = f"-{guardian.pid}-"
-        return wait_until(lambda: self._has_shown(name), timeout_s=timeout_s)
+        return wait_until(lambda: self._names(guardian, self.workers.alive()), timeout_s=timeout_s)
 
     def name_of(self, guardian: subprocess.Popen[bytes]) -> str:
-        """The name under which a guardian shows its worker, once it does."""
-        self.wait_ready(guardian)
-        return next(name for name in self._shown() if f"-{guardian.pid}-" in name)
+        """The name under which a guardian shows its worker, once it does, whether that takes jobs or not."""
+        wait_until(lambda: self._names(guardian, self.workers.everybody()))
+        return self._names(guardian, self.workers.everybody())[0]
 
-    def _has_shown(self, name: str) -> bool:
-        return any(name in shown for shown in self._shown())
-
-    def _shown(self) -> list[str]:
-        prefix = self.settings.redis_prefix + "worker:"
-        return [str(key).removeprefix(prefix) for key in self.client.scan_iter(prefix + "*")]
+    def _names(self, guardian: subprocess.Popen[bytes], among: list[WorkerInfo]) -> list[str]:
+        return [info.name for info in among if f"-{guardian.pid}-" in info.name]
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL a process and all of its children, as the loss of a container does."""
