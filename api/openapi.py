@@ -50,6 +50,18 @@ TYPES: dict[str, Any] = {
 }
 """What requests and answers are made of; the types inside these come with them. A schema has the name of its class."""
 
+EVENT_SCHEMA = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "event": {"type": "string", "enum": ["logs", "output", "error", "done"]},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
+"""Readers of descriptions take the schema of an event stream for that of each event."""
+
 STATUS_TEXTS = {
     200: "As it is now",
     201: "Recorded",
@@ -141,7 +153,9 @@ def _response(status: int, content: str | None, operation: Operation) -> dict[st
         described["headers"] = _headers({*operation.sends, *operation.may_send}, required=operation.sends)
     if content is None:
         return described
-    if "/" in content:
+    if content == "text/event-stream":
+        described["content"] = {content: {"schema": EVENT_SCHEMA}}
+    elif "/" in content:
         schema: dict[str, Any] = {"type": "string"}
         described["content"] = {content: {"schema": schema if content.startswith("text/") else schema | {"format": "binary"}}}
     elif content == "{}":

@@ -56,6 +56,17 @@ class StreamContract(ApiContract):
         assert answer.headers["Cache-Control"] == "no-store"
         return parse(answer.text)
 
+    def test_the_events_are_those_of_the_description(self, app: Flask, client: FlaskClient, store: JobStore) -> None:
+        job_id, path = self.path(client)
+        store.cancel(job_id)
+        answers = client.get("/openapi.json").json["paths"]["/v1/streams/{prediction_id}/{token}"]["get"]["responses"]
+        described = answers["200"]["content"]["text/event-stream"]["schema"]
+        assert described["type"] == "object"
+        [event] = self.read(app, path)
+        assert event.name in described["properties"]["event"]["enum"]
+        fields = {line.partition(":")[0] for line in app.test_client().get(path).text.splitlines() if line}
+        assert fields == set(described["properties"])
+
     def test_events_come_as_they_happen(self, app: Flask, client: FlaskClient, store: JobStore) -> None:
         job_id, path = self.path(client)
         came: list[tuple[str, float]] = []
