@@ -186,33 +186,26 @@ export class Gallery {
     }
   }
 
+  /** Say what there is instead of tiles, or below them. What is said already stays: a click on it may be under way. */
   showState() {
-    const shown = this.visible().length;
-    if (this.loading)
-      fill(
-        this.state,
-        this.cards.size
-          ? h("p", { text: t("tiles.loading") })
-          : Array.from({ length: 6 }, () => h("div", { class: "skeleton" })),
-      );
-    else if (this.failed)
-      fill(
-        this.state,
-        h("p", {
-          class: "wrong",
-          text: `${t("tiles.failed")} ${this.failed instanceof ApiError ? complaint(this.failed) : ""}`,
-        }),
-        button(t("tiles.again"), () => this.more()),
-      );
-    else if (!this.cards.size) fill(this.state, this.welcome());
-    else if (!shown)
-      fill(
-        this.state,
-        h("p", { text: t("tiles.noneFound") }),
-        button(t("tiles.clear"), () => this.clear()),
-      );
-    else fill(this.state);
-    this.state.classList.toggle("skeletons", Boolean(this.loading) && !this.cards.size);
+    const [kind, ...children] = this.stateNow();
+    if (kind === this.saying) return;
+    this.saying = kind;
+    fill(this.state, ...children);
+    this.state.classList.toggle("skeletons", kind === "skeletons");
+  }
+
+  /** A name for what is to be said, and its elements. */
+  stateNow() {
+    if (this.loading && this.cards.size) return ["loading", h("p", { text: t("tiles.loading") })];
+    if (this.loading) return ["skeletons", ...Array.from({ length: 6 }, () => h("div", { class: "skeleton" }))];
+    if (this.failed) {
+      const text = `${t("tiles.failed")} ${this.failed instanceof ApiError ? complaint(this.failed) : ""}`;
+      return [text, h("p", { class: "wrong", text }), button(t("tiles.again"), () => this.more())];
+    }
+    if (!this.cards.size) return ["welcome", this.welcome()];
+    if (this.visible().length) return ["nothing"];
+    return ["none found", h("p", { text: t("tiles.noneFound") }), button(t("tiles.clear"), () => this.clear())];
   }
 
   welcome() {
