@@ -172,8 +172,10 @@ class System:
 
     def name_of(self, guardian: subprocess.Popen[bytes]) -> str:
         """The name under which a guardian shows its worker, once it does, whether that takes jobs or not."""
-        wait_until(lambda: self._names(guardian, self.workers.everybody()))
-        return self._names(guardian, self.workers.everybody())[0]
+        found: list[str] = []
+        # One look: the worker is not shown between its process's end and its guardian's next word.
+        wait_until(lambda: found.extend(self._names(guardian, self.workers.everybody())) or found)
+        return found[0]
 
     def _names(self, guardian: subprocess.Popen[bytes], among: list[WorkerInfo]) -> list[str]:
         return [info.name for info in among if f"-{guardian.pid}-" in info.name]
