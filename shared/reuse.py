@@ -13,7 +13,11 @@ from shared.jobs import JobSpec
 
 def render_key(spec: JobSpec) -> str:
     """Return what two orders share that ask for the very same picture: a digest of the model version and the render."""
-    return _digest([spec.model, spec.version, asdict(spec.render)])
+    render = asdict(spec.render)
+    # Left out where it says nothing, so that pictures from before there was such a field still answer orders.
+    if not render["distilled"]:
+        del render["distilled"]
+    return _digest([spec.model, spec.version, render])
 
 
 def weights_digest(provenance: Mapping[str, Any]) -> str:
