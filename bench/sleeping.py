@@ -12,14 +12,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 from celery import Celery
-from numpy.typing import NDArray
 
+from bench.sleeper import STEPS, Picture, Sleeper
 from bench.tiles import painted_tile
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
@@ -28,49 +25,21 @@ from shared.settings import Settings, load_settings
 from shared.storage import connect_storage
 from worker.assembly import make_worker
 from worker.images import encode
-from worker.station import Pipeline
-
-STEPS = 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """What the pipeline hands out."""
-
-    pixels: NDArray[np.uint8]
-    duration_s: float
-
-
-class SleepingPipeline(Pipeline):
-    """A pipeline for the worker that takes its time and no processor."""
+class LoggingSleeper(Sleeper):
+    """A sleeper that notes when it draws."""
 
     def __init__(self) -> None:
-        self._pixels = painted_tile()
-        self._nap_s = float(os.environ["BENCH_RENDER_S"]) / STEPS
+        super().__init__(painted_tile(), float(os.environ["BENCH_RENDER_S"]))
         self._log = open(os.environ["BENCH_LOG"], "a", buffering=1, encoding="utf-8")  # open while it works
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What the record says of the picture."""
-        return {"device": "sleeping"}
-
-    @property
-    def memory(self) -> None:
-        """There is no device."""
-
-    def preview(self, row: int) -> NDArray[np.uint8]:
-        """What it will hand out."""
-        return self._pixels
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         """Sleep, and report every nap as a step."""
         began_s = time.monotonic()
-        for step in range(1, STEPS + 1):
-            time.sleep(self._nap_s)
-            on_step(step, STEPS)
-        ended_s = time.monotonic()
-        self._log.write(f"{began_s:.6f} {ended_s:.6f}\n")
-        return Picture(self._pixels, ended_s - began_s)
+        picture = super().render(spec, on_step)
+        self._log.write(f"{began_s:.6f} {time.monotonic():.6f}\n")
+        return picture
 
 
 class PlainTask:
@@ -80,8 +49,8 @@ class PlainTask:
         self._storage = connect_storage(settings)
 
     @cached_property
-    def _pipeline(self) -> SleepingPipeline:
-        return SleepingPipeline()
+    def _pipeline(self) -> LoggingSleeper:
+        return LoggingSleeper()
 
     def render(self, job_id: str) -> None:
         """Draw, encode, upload."""
@@ -93,9 +62,9 @@ class PlainTask:
 PLAIN_SPEC = RenderSpec("50% red, 30% black, 20% pearl", None, 0, STEPS, 7.0, 1024, 1024, "png", 90)
 
 
-def load_sleeping(manifest: Manifest, settings: Settings) -> SleepingPipeline:
+def load_sleeping(manifest: Manifest, settings: Settings) -> LoggingSleeper:
     """Stand in for the pipeline's loader."""
-    return SleepingPipeline()
+    return LoggingSleeper()
 
 
 def make_plain(settings: Settings) -> Celery:

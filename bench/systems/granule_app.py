@@ -4,45 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bench.sleeper import Picture, Sleeper
 from bench.systems.model import SIZE_PX, mark, sleep_s
 from shared.jobs import RenderSpec
 from shared.manifest import Manifest
 from shared.settings import Settings, load_settings
 from worker.assembly import make_worker
-from worker.station import Pipeline
 
 STEPS = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """What a worker expects of its pipeline."""
+class SeededSleeper(Sleeper):
+    """Draws the stand-in's picture of a seed in five steps."""
 
-    pixels: NDArray[np.uint8]
-    duration_s: float
-
-
-class SleepingPipeline(Pipeline):
-    """Draws the stand-in's picture in five steps."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """There are no weights to tell of."""
-        return {"device": "stand-in"}
-
-    @property
-    def memory(self) -> None:
-        """There is no device."""
-
-    def preview(self, row: int) -> NDArray[np.uint8]:
-        """There is nothing to see yet."""
-        return np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
+    def __init__(self) -> None:
+        super().__init__(np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8), 0.0)
 
     def render(self, spec: RenderSpec, on_step: Callable[[int, int], None]) -> Picture:
         """Draw a picture. What `on_step` raises passes through."""
@@ -55,9 +34,9 @@ class SleepingPipeline(Pipeline):
         return Picture(pixels, (time.monotonic_ns() - began_ns) / 1e9)
 
 
-def load_sleeper(_manifest: Manifest, _settings: Settings) -> SleepingPipeline:
+def load_sleeper(_manifest: Manifest, _settings: Settings) -> SeededSleeper:
     """What `make_worker` calls in the process that renders."""
-    return SleepingPipeline()
+    return SeededSleeper()
 
 
 app = make_worker(load_settings(), load_sleeper)
