@@ -81,11 +81,7 @@ def create_app(
         settings = load_settings()
         configure_logging(settings)
     redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s, sentinels=settings.redis_sentinels)
-    app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
-    app.url_map.strict_slashes = False
-    # Merging would answer with a redirect to whatever the request names as its host.
-    app.url_map.merge_slashes = False
+    app = _bare_app(settings)
     storage = storage or connect_storage(settings)
     catalog = catalog or load_catalog(settings.models_dir, settings.version_aliases)
     workers = workers or connect_workers(settings, redis)
@@ -107,13 +103,23 @@ def create_app(
         probe=Probe(workers, storage, catalog),
         tracer=tracer or connect_tracer(settings, "granule-api"),
     )
+    _mount(app)
+    return app
+
+
+def _bare_app(settings: Settings) -> Flask:
+    """Return an application without parts and routes: what is done around every request, in this order."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_max_bytes
+    app.url_map.strict_slashes = False
+    # Merging would answer with a redirect to whatever the request names as its host.
+    app.url_map.merge_slashes = False
     register_metrics(app)
     register_tracing(app)
     app.before_request(_name_request)
     app.before_request(partial(_check_sizes, settings))
     app.after_request(_show_request_name)
     register_problems(app)
-    _mount(app)
     return app
 
 

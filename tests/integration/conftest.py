@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 from pydantic import SecretStr
 
 from infra.local.ports import free_block
@@ -18,8 +19,31 @@ from infra.local.process import Program
 from infra.local.redis_server import RedisServer
 from infra.local.s3_server import PORT_COUNT, S3Server
 from infra.local.supervisor import Supervisor
-from shared.settings import Settings
+from shared.job_store import JobStore, connect_store
+from shared.manifest import Manifest, load_manifest
+from shared.queue import make_celery
+from shared.redis_client import connect
+from shared.settings import REPOSITORY, Settings
+from shared.storage import Storage, connect_storage
+from shared.worker_registry import WorkerRegistry, connect_workers
 from tests.integration.command_line import write_small_models
+
+
+@pytest.fixture(scope="session")
+def random_mini(checkpoint_dir: Path) -> Manifest:
+    """Mini's manifest over the random checkpoint, for pictures of 128 x 128."""
+    mini = load_manifest(REPOSITORY / "models" / "rubber-tile-mini.toml")
+    assert mini.lora is not None and mini.textual_inversion is not None
+    return mini.model_copy(
+        update={
+            "base": str(checkpoint_dir),
+            "lora": mini.lora.model_copy(update={"file": str(checkpoint_dir / Path(mini.lora.file).name)}),
+            "textual_inversion": mini.textual_inversion.model_copy(
+                update={"file": str(checkpoint_dir / Path(mini.textual_inversion.file).name)}
+            ),
+            "render": mini.render.model_copy(update={"width_px": 128, "height_px": 128}),
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,30 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def store(settings: Settings) -> JobStore:
+    """The record of jobs that the module's `settings` name."""
+    return connect_store(settings, connect(settings.redis_url, timeout_s=5))
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    """The bucket that they name."""
+    return connect_storage(settings)
+
+
+@pytest.fixture
+def celery(settings: Settings) -> Celery:
+    """The broker that they name."""
+    return make_celery(settings)
+
+
+@pytest.fixture
+def workers(settings: Settings) -> WorkerRegistry:
+    """The workers there."""
+    return connect_workers(settings, connect(settings.redis_url, timeout_s=5))
 
 
 @pytest.fixture(scope="session")

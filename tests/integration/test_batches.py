@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from shared.job_store import JobStore, connect_store
+from shared.job_store import JobStore
 from shared.jobs import Job, Lane, RenderSpec, Status
-from shared.queue import enqueue_render, make_celery
-from shared.redis_client import connect
+from shared.queue import enqueue_render
 from shared.settings import Settings
-from shared.storage import Storage, connect_storage
-from shared.worker_registry import connect_workers
+from shared.storage import Storage
+from shared.worker_registry import WorkerRegistry
 from tests.contracts.jobs import MODEL, new_spec
 from tests.integration.conftest import S3Location
 from tests.integration.processes import Processes, models_in_batches, wait_until
@@ -34,25 +33,9 @@ def settings(redis_url: str, s3: S3Location, models_dir: Path) -> Settings:
 
 
 @pytest.fixture
-def store(settings: Settings) -> JobStore:
-    return connect_store(settings, connect(settings.redis_url, timeout_s=5))
-
-
-@pytest.fixture
-def storage(settings: Settings) -> Storage:
-    return connect_storage(settings)
-
-
-@pytest.fixture
-def celery(settings: Settings) -> Celery:
-    return make_celery(settings)
-
-
-@pytest.fixture
-def processes(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
+def processes(settings: Settings, workers: WorkerRegistry, tmp_path: Path) -> Iterator[Processes]:
     """With a courier and one worker that is ready."""
     started = Processes(settings, tmp_path, extra={"STANDIN_STEP_S": "0.1"})
-    workers = connect_workers(settings, connect(settings.redis_url, timeout_s=5))
     try:
         started.courier()
         started.guardian()

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from shared.errors import InputInvalid, WeightsInvalid
 from shared.jobs import RenderSpec
-from shared.manifest import Distilled, Manifest, Profile, Scheduler, load_manifest
+from shared.manifest import Distilled, Manifest, Profile, Scheduler
 from shared.reuse import weights_digest
 from shared.settings import Settings
-from training.architecture import EMBEDDINGS_FILE, LORA_FILE, MODELS
+from training.architecture import LORA_FILE
 from worker.loading import build_scheduler
 from worker.lora import fuse_lora
 from worker.pipeline import Pipeline, load_pipeline
@@ -33,18 +33,8 @@ def ignore(step: int, steps: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain(checkpoint_dir: Path) -> Manifest:
-    mini = load_manifest(MODELS / "rubber-tile-mini.toml")
-    assert mini.lora is not None and mini.textual_inversion is not None
-    return mini.model_copy(
-        update={
-            "base": str(checkpoint_dir),
-            "lora": mini.lora.model_copy(update={"file": str(checkpoint_dir / LORA_FILE)}),
-            "textual_inversion": mini.textual_inversion.model_copy(update={"file": str(checkpoint_dir / EMBEDDINGS_FILE)}),
-            "render": mini.render.model_copy(update={"width_px": 128, "height_px": 128, "batch_size": 2}),
-            "profiles": {},
-        }
-    )
+def plain(random_mini: Manifest) -> Manifest:
+    return random_mini.model_copy(update={"render": random_mini.render.model_copy(update={"batch_size": 2}), "profiles": {}})
 
 
 @pytest.fixture(scope="module")

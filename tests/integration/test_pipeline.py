@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from shared.errors import DeviceLost, InputInvalid, OutOfMemory, PromptInvalid, RenderFailed, WeightsInvalid
 from shared.jobs import RenderSpec
-from shared.manifest import Lora, Manifest, Render, load_manifest
+from shared.manifest import Lora, Manifest, Render
 from shared.settings import Settings
-from training.architecture import EMBEDDINGS_FILE, LORA_FILE, MODELS
+from training.architecture import EMBEDDINGS_FILE, LORA_FILE
 from worker.loading import build_scheduler, place_pipeline
 from worker.pipeline import Pipeline, load_pipeline
 from worker.prompt_encoder import PromptEncoder
@@ -42,17 +42,8 @@ def ignore(step: int, steps: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def manifest(checkpoint_dir: Path) -> Manifest:
-    mini = load_manifest(MODELS / "rubber-tile-mini.toml")
-    assert mini.lora is not None and mini.textual_inversion is not None
-    return mini.model_copy(
-        update={
-            "base": str(checkpoint_dir),
-            "lora": mini.lora.model_copy(update={"file": str(checkpoint_dir / LORA_FILE)}),
-            "textual_inversion": mini.textual_inversion.model_copy(update={"file": str(checkpoint_dir / EMBEDDINGS_FILE)}),
-            "render": mini.render.model_copy(update={"width_px": 128, "height_px": 128}),
-        }
-    )
+def manifest(random_mini: Manifest) -> Manifest:
+    return random_mini
 
 
 @dataclass

@@ -18,8 +18,8 @@ from shared.jobs import Job, Lane, RenderSpec, Status
 from shared.queue import enqueue_render, make_celery, message_lists
 from shared.redis_client import connect
 from shared.settings import Settings
-from shared.storage import Storage, connect_storage
-from shared.worker_registry import Standing, WorkerRegistry, connect_workers
+from shared.storage import Storage
+from shared.worker_registry import Standing, WorkerRegistry
 from tests.contracts.jobs import MODEL, new_spec
 from tests.integration.conftest import S3Location
 from tests.integration.processes import Processes, wait_until
@@ -28,26 +28,6 @@ from tests.integration.processes import Processes, wait_until
 @pytest.fixture
 def settings(redis_url: str, s3: S3Location) -> Settings:
     return s3.settings(Settings(redis_url=redis_url, lease_s=3, heartbeat_s=0.5, step_limit_s=5, grace_s=2))
-
-
-@pytest.fixture
-def store(settings: Settings) -> JobStore:
-    return connect_store(settings, connect(settings.redis_url, timeout_s=5))
-
-
-@pytest.fixture
-def workers(settings: Settings) -> WorkerRegistry:
-    return connect_workers(settings, connect(settings.redis_url, timeout_s=5))
-
-
-@pytest.fixture
-def storage(settings: Settings) -> Storage:
-    return connect_storage(settings)
-
-
-@pytest.fixture
-def celery(settings: Settings) -> Celery:
-    return make_celery(settings)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import fakeredis
@@ -53,7 +54,9 @@ def station(store: JobStore) -> Iterator[Station]:
     os.close(read_fd)
 
 
-def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, station: Station) -> None:
+@contextmanager
+def suspect_beside_a_picture(store: JobStore, station: Station) -> Iterator[tuple[str, threading.Thread, threading.Event]]:
+    """A job that a worker died over, the thread that works on it, and what lets the picture that is in the spool out."""
     spec, away = new_spec(), threading.Event()
     store.create(spec, body_hash="h", queue_max_jobs=10)
     store.claim(spec.id, worker="dead", delivery_token="1")
@@ -62,39 +65,34 @@ def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, s
     worker = threading.Thread(target=run_jobs, args=(spec.id, station))
     worker.start()
     try:
-        deadline_s = time.monotonic() + 10
-        while store.get(spec.id).status is Status.QUEUED and time.monotonic() < deadline_s:
-            time.sleep(0.02)
-        store.cancel(spec.id)
-        worker.join(10)
-        assert store.get(spec.id).status is Status.CANCELED and not away.is_set()
+        yield spec.id, worker, away
     finally:
         away.set()
         worker.join()
+
+
+def test_a_job_that_waits_to_be_drawn_alone_can_be_called_off(store: JobStore, station: Station) -> None:
+    with suspect_beside_a_picture(store, station) as (job_id, worker, away):
+        deadline_s = time.monotonic() + 10
+        while store.get(job_id).status is Status.QUEUED and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        store.cancel(job_id)
+        worker.join(10)
+        assert store.get(job_id).status is Status.CANCELED and not away.is_set()
 
 
 def test_a_job_that_must_be_drawn_alone_is_left_to_a_worker_that_is(
     store: JobStore, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.runner.ALONE_PATIENCE_S", 0.1)
-    spec, away = new_spec(), threading.Event()
-    store.create(spec, body_hash="h", queue_max_jobs=10)
-    store.claim(spec.id, worker="dead", delivery_token="1")
-    assert store.expire(spec.id, fence=1) is Status.QUEUED
-    station.spool.put(lambda: bool(away.wait(20)) or None)
-    worker = threading.Thread(target=run_jobs, args=(spec.id, station))
-    worker.start()
-    try:
+    with suspect_beside_a_picture(store, station) as (job_id, worker, away):
         deadline_s = time.monotonic() + 10
-        while (store.get(spec.id).status, store.get(spec.id).fence) != (Status.QUEUED, 2) and time.monotonic() < deadline_s:
+        while (store.get(job_id).status, store.get(job_id).fence) != (Status.QUEUED, 2) and time.monotonic() < deadline_s:
             time.sleep(0.02)
         taken = store.claim_next(MODEL, worker="free", token="1")
-        assert taken is not None and (taken.id, taken.fence, taken.crashes) == (spec.id, 3, 1)
+        assert taken is not None and (taken.id, taken.fence, taken.crashes) == (job_id, 3, 1)
         assert worker.is_alive()
-    finally:
-        away.set()
-        worker.join()
-    assert store.get(spec.id).worker == "free"
+    assert store.get(job_id).worker == "free"
 
 
 @pytest.mark.parametrize("part", ["Trail", "Progress"])
